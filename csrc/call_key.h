@@ -1,0 +1,52 @@
+// The key of one operator call: everything that its result depends on, as a flat array of words.
+//
+// Two calls with equal words have equal results. The words name the operator, the state of the thread
+// and of the mode, and each argument with its type; of a tensor its metadata, and also which earlier
+// argument is the same tensor or shares its storage. Values keep their bits, so -0.0 and 0.0 differ.
+#pragma once
+
+#include "fake_mode.h"
+#include "operator_facts.h"
+
+#include <ATen/core/ivalue.h>
+#include <c10/core/TensorImpl.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/SmallVector.h>
+
+#include <cstdint>
+
+namespace fastfake {
+
+// Why a call is not cached; null when it is.
+using Bypass = const char*;
+
+class CallKey {
+ public:
+  // Reads the arguments of a call under `mode`. Returns why the call cannot be cached, or null; only in
+  // the latter case is the key complete. Needs the GIL.
+  Bypass build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments);
+
+  c10::ArrayRef<uint64_t> words() const { return words_; }
+  uint64_t hash() const { return hash_; }
+  // The fake tensors among the arguments, those inside lists too, in the order of the arguments.
+  c10::ArrayRef<c10::TensorImpl*> tensors() const { return tensors_; }
+
+ private:
+  Bypass add(const c10::IValue& argument);
+  Bypass add_tensor(c10::TensorImpl* impl);
+  Bypass add_fake_tensor(c10::TensorImpl* impl);
+  Bypass add_list(const c10::IValue& list);
+  Bypass add_wrapped_number(const c10::TensorImpl* impl);
+  void add_text(std::string_view text);
+  void push(uint64_t word) { words_.push_back(word); }
+  // Index of the first argument tensor that shares the storage of `impl`; the next index if none does.
+  uint64_t storage_owner(const c10::TensorImpl* impl) const;
+
+  c10::SmallVector<uint64_t, 96> words_;
+  c10::SmallVector<c10::TensorImpl*, 8> tensors_;
+  const ModeState* mode_ = nullptr;
+  bool is_index_ = false;
+  uint64_t hash_ = 0;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,225 @@
+#include "fake_mode.h"
+
+#include "fake_tensor.h"
+#include "kernel_invocation.h"
+#include "python_guards.h"
+
+#include <c10/util/Exception.h>
+
+#include <array>
+#include <cstddef>
+
+namespace fastfake {
+
+namespace {
+
+ModeState* as_state(PyObject* self) noexcept { return reinterpret_cast<ModeState*>(self); }
+
+bool& flag_at(PyObject* self, void* offset) noexcept {
+  return *reinterpret_cast<bool*>(reinterpret_cast<char*>(self) + reinterpret_cast<std::uintptr_t>(offset));
+}
+
+PyObject* get_flag(PyObject* self, void* offset) { return PyBool_FromLong(flag_at(self, offset) ? 1 : 0); }
+
+// Any truth value is taken, as an attribute of a Python object would take it.
+int set_flag(PyObject* self, PyObject* value, void* offset) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "cannot delete a flag of a fake tensor mode");
+    return -1;
+  }
+  const int truth = PyObject_IsTrue(value);
+  if (truth < 0) return -1;
+  flag_at(self, offset) = truth != 0;
+  return 0;
+}
+
+PyObject* get_in_kernel_invocation(PyObject* /*self*/, void* /*closure*/) {
+  return PyBool_FromLong(in_kernel_invocation() ? 1 : 0);
+}
+
+int set_in_kernel_invocation(PyObject* /*self*/, PyObject* value, void* /*closure*/) {
+  const int truth = value == nullptr ? 0 : PyObject_IsTrue(value);
+  if (truth < 0) return -1;
+  force_kernel_invocation(truth != 0);
+  return 0;
+}
+
+PyObject* get_shape_env(PyObject* self, void* /*closure*/) { return Py_NewRef(as_state(self)->shape_env); }
+
+// ShapeEnv settings are compared by value in torch's key. Here each distinct value gets a number, once,
+// so that the key holds a number. The table is never emptied: settings are a handful of flags.
+int64_t intern_settings(PyObject* shape_env) {
+  static PyObject* numbers = PyRef::steal(PyDict_New()).release();
+  auto settings = PyRef::steal(PyObject_GetAttrString(shape_env, "settings"));
+  PyObject* known = PyDict_GetItemWithError(numbers, settings.get());
+  if (known == nullptr) {
+    if (PyErr_Occurred() != nullptr) throw python_error();
+    auto number = PyRef::steal(PyLong_FromSsize_t(PyDict_Size(numbers) + 1));
+    if (PyDict_SetItem(numbers, settings.get(), number.get()) != 0) throw python_error();
+    return PyLong_AsLongLong(number.get());
+  }
+  return PyLong_AsLongLong(known);
+}
+
+int set_shape_env(PyObject* self, PyObject* value, void* /*closure*/) {
+  HANDLE_TH_ERRORS
+  PyObject* shape_env = value == nullptr ? Py_None : value;
+  const int64_t settings = shape_env == Py_None ? 0 : intern_settings(shape_env);
+  auto* state = as_state(self);
+  state->shape_env_settings = settings;
+  Py_SETREF(state->shape_env, Py_NewRef(shape_env));
+  return 0;
+  END_HANDLE_TH_ERRORS_RET(-1)
+}
+
+PyObject* get_epoch(PyObject* self, void* /*closure*/) { return PyLong_FromLongLong(as_state(self)->epoch); }
+
+int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
+  const auto epoch = value == nullptr ? 0 : PyLong_AsLongLong(value);
+  if (epoch == -1 && PyErr_Occurred() != nullptr) return -1;
+  as_state(self)->epoch = epoch;
+  return 0;
+}
+
+PyGetSetDef flag(const char* name, size_t offset, const char* doc) {
+  return {name, get_flag, set_flag, doc, reinterpret_cast<void*>(offset)};
+}
+
+PyObject* mode_state_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
+  PyObject* self = type->tp_alloc(type, 0);  // zeroed: every flag is off
+  if (self != nullptr) as_state(self)->shape_env = Py_NewRef(Py_None);
+  return self;
+}
+
+int mode_state_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(as_state(self)->shape_env);
+  Py_VISIT(Py_TYPE(self));
+  return 0;
+}
+
+// None, not null: the mode stays usable if someone resurrects it.
+int mode_state_clear(PyObject* self) {
+  if (as_state(self)->shape_env != nullptr) Py_SETREF(as_state(self)->shape_env, Py_NewRef(Py_None));
+  return 0;
+}
+
+void mode_state_dealloc(PyObject* self) {
+  PyObject_GC_UnTrack(self);
+  Py_CLEAR(as_state(self)->shape_env);
+  PyTypeObject* type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+std::array<PyGetSetDef, 13> mode_state_attributes = {{
+    flag("allow_fallback_kernels", offsetof(ModeState, allow_fallback_kernels),
+         "Whether an operator without a meta kernel may run on zeros."),
+    flag("allow_non_fake_inputs", offsetof(ModeState, allow_non_fake_inputs),
+         "Whether real tensors among the arguments are converted instead of refused."),
+    flag("allow_scalar_outputs", offsetof(ModeState, allow_scalar_outputs),
+         "Whether `item()` may return an unbacked symbol whatever the ShapeEnv says."),
+    flag("allow_meta", offsetof(ModeState, allow_meta), "Whether a fake tensor may imitate a meta tensor."),
+    flag("_allow_unsafe_data_ptr_access", offsetof(ModeState, allow_unsafe_data_ptr_access),
+         "Whether `data_ptr` warns instead of raising."),
+    flag("static_shapes", offsetof(ModeState, static_shapes),
+         "Whether converted tensors get integer shapes."),
+    flag("propagate_real_tensors", offsetof(ModeState, propagate_real_tensors),
+         "Whether real tensors are computed along."),
+    flag("cache_enabled", offsetof(ModeState, cache_enabled),
+         "Whether calls may be answered from the cache."),
+    flag("cache_crosscheck_enabled", offsetof(ModeState, cache_crosscheck_enabled),
+         "Whether every answer from the cache is compared with a computed one."),
+    {"in_kernel_invocation", get_in_kernel_invocation, set_in_kernel_invocation,
+     "Whether this thread computes metadata in a kernel: fake tensors say `meta` then.", nullptr},
+    {"shape_env", get_shape_env, set_shape_env, "The ShapeEnv of the mode, or None.", nullptr},
+    {"epoch", get_epoch, set_epoch, "Advanced by users before each retrace on the same mode.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+}};
+
+PyTypeObject* registered_class = nullptr;
+
+// Remembers whether a class still has the methods that C++ stands in for. CPython changes a type's
+// version tag whenever an attribute of the type or of a base changes, so one comparison notices
+// overrides and monkeypatches alike.
+class MethodCheck {
+ public:
+  void expect(PyTypeObject* type, const char* first, const char* second) {
+    names_ = {PyRef::steal(PyUnicode_InternFromString(first)).release(),
+              second == nullptr ? nullptr : PyRef::steal(PyUnicode_InternFromString(second)).release()};
+    for (size_t i = 0; i < names_.size(); ++i) {
+      methods_.at(i) = names_.at(i) == nullptr ? nullptr : Py_XNewRef(_PyType_Lookup(type, names_.at(i)));
+    }
+    checked_type_ = nullptr;
+  }
+
+  bool holds_for(PyTypeObject* type) noexcept {
+    if (type == checked_type_ && type->tp_version_tag == checked_version_ && checked_version_ != 0) {
+      return verdict_;
+    }
+    bool same = true;
+    for (size_t i = 0; i < names_.size(); ++i) {
+      same = same && (names_[i] == nullptr || _PyType_Lookup(type, names_[i]) == methods_[i]);
+    }
+    checked_type_ = type;
+    checked_version_ = type->tp_version_tag;  // assigned by the lookup above
+    verdict_ = same;
+    return same;
+  }
+
+ private:
+  std::array<PyObject*, 2> names_{};
+  std::array<PyObject*, 2> methods_{};
+  PyTypeObject* checked_type_ = nullptr;
+  unsigned int checked_version_ = 0;
+  bool verdict_ = false;
+};
+
+MethodCheck mode_methods;
+MethodCheck tensor_methods;
+
+}  // namespace
+
+PyTypeObject* mode_state_type() {
+  static PyTypeObject* type = [] {
+    std::array<PyType_Slot, 7> slots = {{
+        {Py_tp_doc, const_cast<char*>("The native part of a FakeTensorMode.")},
+        {Py_tp_new, reinterpret_cast<void*>(mode_state_new)},
+        {Py_tp_dealloc, reinterpret_cast<void*>(mode_state_dealloc)},
+        {Py_tp_traverse, reinterpret_cast<void*>(mode_state_traverse)},
+        {Py_tp_clear, reinterpret_cast<void*>(mode_state_clear)},
+        {Py_tp_getset, mode_state_attributes.data()},
+        {0, nullptr},
+    }};
+    PyType_Spec spec = {
+        .name = "fastfake._C.ModeState",
+        .basicsize = sizeof(ModeState),
+        .itemsize = 0,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+        .slots = slots.data(),
+    };
+    return reinterpret_cast<PyTypeObject*>(PyRef::steal(PyType_FromSpec(&spec)).release());
+  }();
+  return type;
+}
+
+void register_fake_mode_class(PyTypeObject* type) {
+  TORCH_CHECK_TYPE(PyType_IsSubtype(type, mode_state_type()) != 0, type->tp_name,
+                   " must derive from ModeState");
+  Py_INCREF(type);
+  registered_class = type;
+  mode_methods.expect(type, "__torch_dispatch__", "dispatch");
+  tensor_methods.expect(fake_tensor_class(), "__torch_dispatch__", nullptr);
+}
+
+ModeState* native_mode(PyObject* mode) noexcept {
+  PyTypeObject* type = Py_TYPE(mode);
+  if (type != registered_class &&
+      (registered_class == nullptr || PyType_IsSubtype(type, registered_class) == 0)) {
+    return nullptr;
+  }
+  return mode_methods.holds_for(type) ? as_state(mode) : nullptr;
+}
+
+bool dispatches_natively(PyTypeObject* tensor_type) noexcept { return tensor_methods.holds_for(tensor_type); }
+
+}  // namespace fastfake

@@ -1,0 +1,115 @@
+#include "fake_tensor.h"
+
+#include "python_guards.h"
+
+#include <structmember.h>
+#include <torch/csrc/Device.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <array>
+#include <vector>
+
+namespace fastfake {
+
+namespace {
+
+PyTypeObject* registered_class = nullptr;
+
+struct SlotOffsets {
+  Py_ssize_t fake_device = 0;
+  Py_ssize_t fake_mode = 0;
+  Py_ssize_t constant = 0;
+  Py_ssize_t real_tensor = 0;
+  Py_ssize_t pytype = 0;
+  Py_ssize_t dispatch_keys = 0;
+  Py_ssize_t memos = 0;
+} offsets;
+
+PyObject*& slot(PyObject* object, Py_ssize_t offset) noexcept {
+  return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset);
+}
+
+Py_ssize_t slot_offset(PyTypeObject* type, const char* name) {
+  auto member = PyRef::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
+  TORCH_CHECK_TYPE(Py_TYPE(member.get()) == &PyMemberDescr_Type, type->tp_name, ".", name, " must be a slot");
+  return reinterpret_cast<PyMemberDescrObject*>(member.get())->d_member->offset;
+}
+
+bool is_fake_tensor_type(PyTypeObject* type) noexcept {
+  return type == registered_class ||
+         (registered_class != nullptr && PyType_IsSubtype(type, registered_class) != 0);
+}
+
+}  // namespace
+
+void register_fake_tensor_class(PyTypeObject* type) {
+  offsets = {
+      .fake_device = slot_offset(type, "_fake_device"),
+      .fake_mode = slot_offset(type, "fake_mode"),
+      .constant = slot_offset(type, "constant"),
+      .real_tensor = slot_offset(type, "real_tensor"),
+      .pytype = slot_offset(type, "pytype"),
+      .dispatch_keys = slot_offset(type, "dispatch_keys"),
+      .memos = slot_offset(type, "_memos"),
+  };
+  // Kept for good: the hook may meet a fake tensor at any time until the process ends.
+  Py_INCREF(type);
+  registered_class = type;
+}
+
+PyTypeObject* fake_tensor_class() noexcept { return registered_class; }
+
+FakeTensorView FakeTensorView::of(PyObject* object) noexcept {
+  if (object == nullptr || !is_fake_tensor_type(Py_TYPE(object))) return FakeTensorView(nullptr);
+  // A class may be instantiated around its constructor, which leaves slots empty or, by assignment,
+  // filled with anything. The slots that C++ interprets are checked; the rest is only compared.
+  PyObject* device = slot(object, offsets.fake_device);
+  if (device == nullptr || !THPDevice_Check(device) || slot(object, offsets.fake_mode) == nullptr) {
+    return FakeTensorView(nullptr);
+  }
+  return FakeTensorView(object);
+}
+
+FakeTensorView FakeTensorView::of(const c10::TensorImpl* impl) noexcept {
+  return of(impl->pyobj_slot()->load_pyobj());
+}
+
+bool FakeTensorView::is_exactly_fake_tensor() const noexcept { return Py_TYPE(object_) == registered_class; }
+
+PyObject* FakeTensorView::mode() const noexcept { return slot(object_, offsets.fake_mode); }
+
+c10::Device FakeTensorView::device() const noexcept {
+  return reinterpret_cast<THPDevice*>(slot(object_, offsets.fake_device))->device;
+}
+
+bool FakeTensorView::has_constant() const noexcept { return slot(object_, offsets.constant) != Py_None; }
+
+bool FakeTensorView::is_plain() const noexcept {
+  return slot(object_, offsets.constant) == Py_None && slot(object_, offsets.real_tensor) == Py_None &&
+         slot(object_, offsets.pytype) == Py_None && slot(object_, offsets.dispatch_keys) == Py_None;
+}
+
+PyObject* device_object(c10::Device device) {
+  static std::array<std::vector<PyObject*>,
+                    static_cast<size_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES)>
+      interned;
+  auto& of_type = interned.at(static_cast<size_t>(device.type()));
+  const auto position = static_cast<size_t>(device.index() + 1);  // index -1 is "no index"
+  if (position >= of_type.size()) of_type.resize(position + 1, nullptr);
+  if (of_type[position] == nullptr) of_type[position] = PyRef::steal(THPDevice_New(device)).release();
+  return of_type[position];
+}
+
+at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mode, PyObject* device) {
+  at::Tensor tensor(std::move(impl));
+  auto object = PyRef::steal(THPVariable_Wrap(tensor, registered_class));
+  slot(object.get(), offsets.fake_device) = Py_NewRef(device);
+  slot(object.get(), offsets.fake_mode) = Py_NewRef(mode);
+  for (const auto offset :
+       {offsets.constant, offsets.real_tensor, offsets.pytype, offsets.dispatch_keys, offsets.memos}) {
+    slot(object.get(), offset) = Py_NewRef(Py_None);
+  }
+  return tensor;
+}
+
+}  // namespace fastfake

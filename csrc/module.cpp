@@ -1,0 +1,93 @@
+// The Python module fastfake._C: bindings only.
+#include "common_device.h"
+#include "dispatch_cache.h"
+#include "fake_kernel.h"
+#include "fake_mode.h"
+#include "fake_tensor.h"
+#include "interpreter_hook.h"
+#include "kernel_invocation.h"
+#include "operator_facts.h"
+
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fastfake {
+
+namespace {
+
+// A context manager around KernelInvocation. Re-entrant: each entry is undone by one exit.
+class KernelInvocationContext {
+ public:
+  void enter() { entered_.push_back(std::make_unique<KernelInvocation>()); }
+  void exit(const py::args& /*exception*/) { entered_.pop_back(); }
+
+ private:
+  std::vector<std::unique_ptr<KernelInvocation>> entered_;
+};
+
+void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare) {
+  register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
+  register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
+  set_crosscheck(compare.ptr());
+}
+
+py::tuple cache_statistics() {
+  const auto& cache = DispatchCache::instance();
+  py::dict bypasses;
+  for (const auto& [reason, count] : cache.statistics.bypasses) bypasses[py::cast(reason)] = count;
+  return py::make_tuple(cache.statistics.hits, cache.statistics.misses, bypasses, cache.size());
+}
+
+py::tuple common_device_of(const py::sequence& arguments, bool scalars_mix,
+                           const std::optional<c10::Device>& mixes, const std::string& preferred) {
+  DeviceRules rules{.scalars_mix = scalars_mix, .mixes_freely = std::nullopt, .preferred = preferred};
+  if (mixes) rules.mixes_freely = mixes->type();
+  const auto found = common_device(arguments.ptr(), rules);
+  return py::make_tuple(found.device, found.mismatch);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  using torch::wrap_pybind_function;
+
+  module.doc() = "The native part of fastfake: hit path, mode state and interpreter hook.";
+  module.attr("built_for_torch") = FASTFAKE_BUILT_FOR_TORCH;
+  module.attr("ModeState") = py::handle(reinterpret_cast<PyObject*>(mode_state_type()));
+
+  module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
+             py::arg("fake_mode"), py::arg("crosscheck"));
+  module.def("install_interpreter_hook", wrap_pybind_function(install_interpreter_hook));
+  module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
+  module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
+
+  module.def("in_kernel_invocation", &in_kernel_invocation);
+  py::class_<KernelInvocationContext>(module, "KernelInvocation")
+      .def(py::init<>())
+      .def("__enter__", &KernelInvocationContext::enter)
+      .def("__exit__", &KernelInvocationContext::exit);
+
+  module.def("device_object", wrap_pybind_function([](c10::Device device) {
+               return py::reinterpret_borrow<py::object>(device_object(device));
+             }),
+             py::arg("device"));
+  module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
+             py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
+
+  module.def("cache_statistics", wrap_pybind_function(cache_statistics));
+  module.def("cache_clear", wrap_pybind_function([] { DispatchCache::instance().clear(); }));
+  module.def("cache_bytes", wrap_pybind_function([] { return DispatchCache::instance().bytes(); }));
+  module.def("cache_limit", wrap_pybind_function([] { return DispatchCache::instance().limit(); }));
+  module.def("set_cache_limit",
+             wrap_pybind_function([](size_t bytes) { DispatchCache::instance().set_limit(bytes); }),
+             py::arg("bytes"));
+
+  watch_operator_deregistration();
+}
+
+}  // namespace fastfake

@@ -1,0 +1,53 @@
+// Small RAII helpers around the CPython API. Nothing here knows about tensors.
+#pragma once
+
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/python_headers.h>
+
+#include <utility>
+
+namespace fastfake {
+
+// Holds the GIL for a scope. Autograd calls the interpreter hook from threads and frames that
+// do not have it; taking it twice is cheap.
+class GilGuard {
+ public:
+  GilGuard() : state_(PyGILState_Ensure()) {}
+  ~GilGuard() { PyGILState_Release(state_); }
+  GilGuard(const GilGuard&) = delete;
+  GilGuard(GilGuard&&) = delete;
+  GilGuard& operator=(const GilGuard&) = delete;
+  GilGuard& operator=(GilGuard&&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+};
+
+// An owned Python reference.
+class PyRef {
+ public:
+  PyRef() = default;
+  // Takes over `object`; a null one means that a Python call failed, and throws its error.
+  static PyRef steal(PyObject* object) {
+    if (object == nullptr) throw python_error();
+    return PyRef(object);
+  }
+  static PyRef borrow(PyObject* object) { return PyRef(Py_NewRef(object)); }
+  ~PyRef() { Py_XDECREF(object_); }
+  PyRef(PyRef&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  PyRef& operator=(PyRef&& other) noexcept {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  PyRef(const PyRef&) = delete;
+  PyRef& operator=(const PyRef&) = delete;
+
+  PyObject* get() const { return object_; }
+  PyObject* release() { return std::exchange(object_, nullptr); }
+
+ private:
+  explicit PyRef(PyObject* object) : object_(object) {}
+  PyObject* object_ = nullptr;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,238 @@
+#include "recipe.h"
+
+#include "fake_tensor.h"
+#include "python_guards.h"
+
+#include <ATen/core/List.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/StorageImpl.h>
+
+#include <typeinfo>
+
+namespace fastfake {
+
+namespace {
+
+// copy_generic_tensor_metadata is what torch's own shallow copies use; it is protected.
+struct MetadataCopy : c10::TensorImpl {
+  using c10::TensorImpl::copy_generic_tensor_metadata;
+};
+
+c10::Storage fresh_storage(int64_t bytes, bool unsafe_data_ptr) {
+  static auto* const meta_allocator = c10::GetAllocator(c10::kMeta);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(bytes), c10::DataPtr(nullptr, c10::Device(c10::kMeta)),
+      meta_allocator, /*resizable=*/true);
+  if (unsafe_data_ptr) {
+    storage->set_warn_deprecated_on_mutable_data_ptr();
+  } else {
+    storage->set_throw_on_mutable_data_ptr();
+  }
+  return c10::Storage(std::move(storage));
+}
+
+// The storage of all prototypes: a TensorImpl cannot be copied together with its keys without one.
+const c10::Storage& prototype_storage() {
+  static const auto* storage = new c10::Storage(fresh_storage(0, /*unsafe_data_ptr=*/false));
+  return *storage;
+}
+
+bool is_constant_kind(const c10::IValue& value) {
+  return value.isNone() || value.isInt() || value.isBool() || value.isDouble() || value.isComplexDouble() ||
+         value.isString() || value.isDevice();
+}
+
+}  // namespace
+
+c10::intrusive_ptr<c10::TensorImpl> clone_on_storage(const c10::TensorImpl& prototype, c10::Storage storage) {
+  // The VIEW constructor takes the key set as it is, where the others derive autograd keys from the
+  // backend and from inference mode; it drops the Python keys, which come back below.
+  auto impl = c10::make_intrusive<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage),
+                                                   prototype.key_set(), prototype.dtype());
+  MetadataCopy::copy_generic_tensor_metadata(&prototype, impl.get());
+  impl->set_python_dispatch(true);
+  impl->set_python_custom_device(true);  // `device` asks the interpreter hook
+  return impl;
+}
+
+class Recipe::Recorder {
+ public:
+  Recorder(const CallKey& key, const ModeState& mode, std::vector<Step>& steps)
+      : key_(key), mode_(mode), steps_(steps) {}
+
+  Bypass add(const c10::IValue& value) {
+    if (value.isTensor()) return add_tensor(value);
+    if (value.isList()) {
+      const auto elements = value.toListRef();
+      steps_.emplace_back(ListOf{static_cast<uint32_t>(elements.size()), value.toList().elementType()});
+      for (const auto& element : elements) {
+        if (Bypass bypass = add(element)) return bypass;
+      }
+      return nullptr;
+    }
+    if (!is_constant_kind(value)) return value.isSymInt() ? "symbolic output" : "non-FakeTensor output";
+    steps_.emplace_back(Constant{value});
+    return nullptr;
+  }
+
+ private:
+  Bypass add_tensor(const c10::IValue& value) {
+    auto* impl = value.unsafeToTensorImpl();
+    if (impl == c10::UndefinedTensorImpl::singleton()) {
+      steps_.emplace_back(Constant{value});
+      return nullptr;
+    }
+    if (const auto index = find(key_.tensors(), impl)) {
+      steps_.emplace_back(SameAsArgument{*index});
+      return nullptr;
+    }
+    if (const auto index = find(built_, impl)) {
+      steps_.emplace_back(SameAsResult{*index});
+      return nullptr;
+    }
+    if (Bypass bypass = why_not_reproducible(*impl)) return bypass;
+    steps_.emplace_back(describe(*impl));
+    built_.push_back(impl);
+    return nullptr;
+  }
+
+  // Everything about the tensor must be in what `describe` keeps.
+  Bypass why_not_reproducible(const c10::TensorImpl& impl) const {
+    const auto fake = FakeTensorView::of(&impl);
+    if (!fake || !fake.is_exactly_fake_tensor()) return "non-FakeTensor output";
+    if (fake.mode() != reinterpret_cast<const PyObject*>(&mode_)) return "not our fake";
+    if (fake.has_constant()) return "constant attribute";
+    if (!fake.is_plain()) return "output with attributes";
+    if (impl.key_set().has(c10::DispatchKey::Sparse)) return "sparse output";
+    if (impl.key_set().has(c10::DispatchKey::SparseCsr)) return "sparse compressed output";
+    if (typeid(impl) != typeid(c10::TensorImpl) || !impl.has_storage()) return "tensor kind";
+    if (impl.has_symbolic_sizes_strides() || impl.storage().sym_nbytes().is_heap_allocated()) {
+      return "symbolic output";
+    }
+    // Below autograd nothing requires grad; a tensor that does carries a history that is not copied.
+    if (impl.requires_grad()) return "output requires grad";
+    return nullptr;
+  }
+
+  // Aliasing is read off the storages, not off the schema, which does not tell of every view.
+  NewTensor describe(const c10::TensorImpl& impl) const {
+    const auto* storage = impl.storage().unsafeGetStorageImpl();
+    NewTensor tensor{
+        .prototype = clone_on_storage(impl, prototype_storage()),
+        .device = device_object(FakeTensorView::of(&impl).device()),
+        .source = StorageSource::Fresh,
+        .source_index = 0,
+        .storage_bytes = static_cast<int64_t>(storage->nbytes()),
+        .unsafe_data_ptr = mode_.allow_unsafe_data_ptr_access,
+    };
+    if (const auto index = find_storage(key_.tensors(), storage)) {
+      tensor.source = StorageSource::Argument;
+      tensor.source_index = *index;
+    } else if (const auto earlier = find_storage(built_, storage)) {
+      tensor.source = StorageSource::Result;
+      tensor.source_index = *earlier;
+    }
+    return tensor;
+  }
+
+  static std::optional<uint32_t> find(c10::ArrayRef<c10::TensorImpl*> tensors,
+                                      const c10::TensorImpl* wanted) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i] == wanted) return static_cast<uint32_t>(i);
+    }
+    return std::nullopt;
+  }
+
+  static std::optional<uint32_t> find_storage(c10::ArrayRef<c10::TensorImpl*> tensors,
+                                              const c10::StorageImpl* wanted) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i]->storage().unsafeGetStorageImpl() == wanted) return static_cast<uint32_t>(i);
+    }
+    return std::nullopt;
+  }
+
+  const CallKey& key_;
+  const ModeState& mode_;
+  std::vector<Step>& steps_;
+  c10::SmallVector<c10::TensorImpl*, 8> built_;
+};
+
+class Recipe::Builder {
+ public:
+  Builder(const std::vector<Step>& steps, c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode)
+      : next_(steps.begin()), end_(steps.end()), tensors_(tensors), mode_(mode) {}
+
+  bool done() const { return next_ == end_; }
+
+  c10::IValue make_next() {
+    const Step& step = *next_++;
+    if (const auto* tensor = std::get_if<NewTensor>(&step)) return make_tensor(*tensor);
+    if (const auto* same = std::get_if<SameAsArgument>(&step)) {
+      return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(tensors_[same->index]));
+    }
+    if (const auto* same = std::get_if<SameAsResult>(&step)) return built_[same->index];
+    if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
+    return make_list(std::get<ListOf>(step));
+  }
+
+ private:
+  at::Tensor make_tensor(const NewTensor& recipe) {
+    at::Tensor tensor =
+        adopt_as_fake(clone_on_storage(*recipe.prototype, storage_for(recipe)), mode_, recipe.device);
+    built_.push_back(tensor);
+    return tensor;
+  }
+
+  c10::Storage storage_for(const NewTensor& recipe) const {
+    switch (recipe.source) {
+      case StorageSource::Argument:
+        return tensors_[recipe.source_index]->storage();
+      case StorageSource::Result:
+        return built_[recipe.source_index].storage();
+      case StorageSource::Fresh:
+        break;
+    }
+    return fresh_storage(recipe.storage_bytes, recipe.unsafe_data_ptr);
+  }
+
+  c10::IValue make_list(const ListOf& recipe) {
+    c10::impl::GenericList list(recipe.element_type);
+    list.reserve(recipe.length);
+    for (uint32_t i = 0; i < recipe.length; ++i) list.push_back(make_next());
+    return list;
+  }
+
+  std::vector<Step>::const_iterator next_;
+  std::vector<Step>::const_iterator end_;
+  c10::ArrayRef<c10::TensorImpl*> tensors_;
+  PyObject* mode_;
+  c10::SmallVector<at::Tensor, 4> built_;
+};
+
+Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results) {
+  Recorder recorder(key, mode, steps_);
+  for (const auto& result : results) {
+    if (Bypass bypass = recorder.add(result)) {
+      steps_.clear();
+      return bypass;
+    }
+  }
+  steps_.shrink_to_fit();
+  return nullptr;
+}
+
+void Recipe::build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
+                   torch::jit::Stack& results) const {
+  Builder builder(steps_, tensors, mode);
+  while (!builder.done()) results.push_back(builder.make_next());
+}
+
+size_t Recipe::bytes() const {
+  size_t total = steps_.capacity() * sizeof(Step);
+  for (const auto& step : steps_) {
+    if (std::holds_alternative<NewTensor>(step)) total += sizeof(c10::TensorImpl);
+  }
+  return total;
+}
+
+}  // namespace fastfake

@@ -1,0 +1,77 @@
+// How the results of a call are made again from its arguments: what a cache entry records.
+#pragma once
+
+#include "call_key.h"
+
+#include <ATen/core/ivalue.h>
+#include <ATen/core/stack.h>
+#include <c10/core/TensorImpl.h>
+#include <torch/csrc/python_headers.h>
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+namespace fastfake {
+
+// The result is argument tensor `index` itself.
+struct SameAsArgument {
+  uint32_t index;
+};
+
+// The result is the same object as the tensor that was built as number `index`.
+struct SameAsResult {
+  uint32_t index;
+};
+
+// The result is a number, a string, a device, None or an undefined tensor.
+struct Constant {
+  c10::IValue value;
+};
+
+// Whose storage a tensor is on.
+enum class StorageSource : uint8_t { Fresh, Argument, Result };
+
+// The result is a tensor of its own, a copy of `prototype` in everything but storage and Python object.
+struct NewTensor {
+  c10::intrusive_ptr<c10::TensorImpl> prototype;
+  PyObject* device;  // interned by device_object(), so not owned
+  StorageSource source;
+  uint32_t source_index;  // which argument or built tensor, unless the storage is fresh
+  int64_t storage_bytes;  // of a fresh storage
+  bool unsafe_data_ptr;   // `data_ptr` on a fresh storage warns rather than raises
+};
+
+// The result is a list of the `length` results that follow.
+struct ListOf {
+  uint32_t length;
+  c10::TypePtr element_type;
+};
+
+using Step = std::variant<SameAsArgument, SameAsResult, Constant, NewTensor, ListOf>;
+
+// The steps that make the results of a call, first result first.
+class Recipe {
+ public:
+  // Reads `results` of a call with key `key` under `mode`. Returns why they cannot be made again, or
+  // null. Needs the GIL.
+  Bypass record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results);
+
+  // Makes the results for other arguments with an equal key and appends them to `results`.
+  // `tensors` are the argument tensors as CallKey lists them. Needs the GIL.
+  void build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode, torch::jit::Stack& results) const;
+
+  // Memory held, in bytes.
+  size_t bytes() const;
+
+ private:
+  class Recorder;
+  class Builder;
+  std::vector<Step> steps_;
+};
+
+// A copy of `prototype` in all metadata and dispatch keys, on `storage`, with a version counter and no
+// autograd history of its own, without a Python object.
+c10::intrusive_ptr<c10::TensorImpl> clone_on_storage(const c10::TensorImpl& prototype, c10::Storage storage);
+
+}  // namespace fastfake

@@ -1,0 +1,84 @@
+"""Types of the native module."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+built_for_torch: str
+"""The version of torch against whose headers the module was compiled."""
+
+class ModeState:
+    """The native part of a FakeTensorMode: what the hit path reads."""
+
+    allow_fallback_kernels: bool
+    allow_non_fake_inputs: bool
+    allow_scalar_outputs: bool
+    allow_meta: bool
+    _allow_unsafe_data_ptr_access: bool
+    static_shapes: bool
+    propagate_real_tensors: bool
+    cache_enabled: bool
+    cache_crosscheck_enabled: bool
+    in_kernel_invocation: bool
+    shape_env: ShapeEnv | None
+    epoch: int
+
+class KernelInvocation:
+    """A context in which this thread's calls reach meta kernels and fake tensors say that they are on meta."""
+
+    def __init__(self) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None: ...
+
+def register_classes(
+    fake_tensor: type[torch.Tensor],
+    fake_mode: type[ModeState],
+    crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
+) -> None:
+    """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
+
+def install_interpreter_hook() -> None:
+    """Let native code take the dispatches of fake modes."""
+
+def remove_interpreter_hook() -> None:
+    """Leave all dispatches to torch."""
+
+def interpreter_hook_installed() -> bool:
+    """Whether native code takes the dispatches of fake modes."""
+
+def in_kernel_invocation() -> bool:
+    """Whether this thread is inside a KernelInvocation."""
+
+def device_object(device: torch.device) -> torch.device:
+    """Return the one, immortal object for a device; fake tensors hold no other."""
+
+def common_device(
+    arguments: Sequence[object],
+    scalars_mix: bool,
+    mixes_freely: torch.device | None,
+    preferred: str,
+) -> tuple[torch.device | None, torch.device | None]:
+    """Find the common device of the fake tensors among the arguments, and one that does not fit."""
+
+def cache_statistics() -> tuple[int, int, dict[str, int], int]:
+    """Return hits, misses, bypasses by reason, and the number of entries."""
+
+def cache_clear() -> None:
+    """Drop all entries and statistics."""
+
+def cache_bytes() -> int:
+    """Return the memory that the entries hold, in bytes."""
+
+def cache_limit() -> int:
+    """Return the most memory that entries may hold, in bytes."""
+
+def set_cache_limit(bytes: int) -> None:
+    """Set the most memory that entries may hold; surplus entries go at once."""

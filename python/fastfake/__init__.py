@@ -1,0 +1,81 @@
+"""fastfake: PyTorch's FakeTensor, native.
+
+`FakeTensorMode` and its companions have the names, arguments, results and errors of
+``torch._subclasses.fake_tensor``. The first use of a mode installs them in the place of torch's; `install`,
+`uninstall` and `installed` do so at a time of the user's choosing.
+"""
+
+from __future__ import annotations
+
+import torch as _torch
+
+__version__ = "0.1.0"
+
+
+def _check_torch_version() -> None:
+    """Refuse a torch of another minor version, to whose binary interface the extension was not built."""
+    wanted, found = "2.13", _torch.__version__
+    if found.split(".")[:2] != wanted.split("."):
+        raise ImportError(f"fastfake {__version__} is built for torch {wanted}, but torch {found} is installed")
+
+
+_check_torch_version()
+
+from . import _C  # noqa: E402
+from .cache import DispatchCacheInfo  # noqa: E402
+from .converter import FakeTensorConverter  # noqa: E402
+from .copy_mode import FakeCopyMode  # noqa: E402
+from .errors import (  # noqa: E402
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorDeviceMismatchError,
+    MetadataMismatchError,
+    UnsupportedFakeTensorException,
+    UnsupportedMutationAliasingException,
+    UnsupportedOperatorException,
+)
+from .fake_mode import FakeTensorMode  # noqa: E402
+from .fake_tensor import FakeTensor, FakeTensorConfig  # noqa: E402
+from .kernel_invocation import in_kernel_invocation_manager  # noqa: E402
+from .memo import SymNumberMemoDescriptor  # noqa: E402
+from .metadata import TensorMetadata, extract_tensor_metadata  # noqa: E402
+from .miss import crosscheck as _crosscheck  # noqa: E402
+from .queries import (  # noqa: E402
+    disable_fake_tensor_cache,
+    get_plain_tensors,
+    is_fake,
+    maybe_get_fake_mode,
+    unset_fake_temporarily,
+)
+from .shim import install, installed, is_installed, uninstall  # noqa: E402
+
+_C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
+
+__all__ = [
+    "DataDependentOutputException",
+    "DispatchCacheInfo",
+    "DynamicOutputShapeException",
+    "FakeCopyMode",
+    "FakeTensor",
+    "FakeTensorConfig",
+    "FakeTensorConverter",
+    "FakeTensorDeviceMismatchError",
+    "FakeTensorMode",
+    "MetadataMismatchError",
+    "SymNumberMemoDescriptor",
+    "TensorMetadata",
+    "UnsupportedFakeTensorException",
+    "UnsupportedMutationAliasingException",
+    "UnsupportedOperatorException",
+    "disable_fake_tensor_cache",
+    "extract_tensor_metadata",
+    "get_plain_tensors",
+    "in_kernel_invocation_manager",
+    "install",
+    "installed",
+    "is_fake",
+    "is_installed",
+    "maybe_get_fake_mode",
+    "uninstall",
+    "unset_fake_temporarily",
+]

@@ -1,0 +1,50 @@
+"""The dispatch cache as Python sees it. The table itself is native."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import _C
+
+__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchCacheInfo:
+    """What the dispatch cache did since it was last cleared.
+
+    Attributes:
+        hits: calls answered from the cache.
+        misses: calls computed and then recorded.
+        bypasses: calls that cannot be cached, counted by reason.
+        size: entries, those that remember a reason not to cache included.
+    """
+
+    hits: int
+    misses: int
+    bypasses: dict[str, int]
+    size: int
+
+
+def cache_info() -> DispatchCacheInfo:
+    """Return the statistics of the process's cache."""
+    return DispatchCacheInfo(*_C.cache_statistics())
+
+
+def cache_clear() -> None:
+    """Drop all entries and set the statistics to zero."""
+    _C.cache_clear()
+
+
+class Statistic:
+    """A class attribute that reads a figure of the cache, under the name by which torch keeps it."""
+
+    def __init__(self, read: Callable[[DispatchCacheInfo], Any]) -> None:
+        """Read with ``read``."""
+        self._read = read
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        """Return the figure now."""
+        return self._read(cache_info())

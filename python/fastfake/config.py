@@ -1,0 +1,33 @@
+"""torch's configuration flags that the fake tensor system reads.
+
+torch keeps them in ``torch._functorch.config`` and ``torch._dynamo.config``. The latter's package takes
+long to import, so it is imported at the first use of a mode and not with fastfake.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import torch._functorch.config as functorch_config
+
+__all__ = ["custom_ops_profile", "dynamo_config", "functorch_config", "preferred_device_type"]
+
+
+@functools.cache
+def dynamo_config() -> ModuleType:
+    """Return ``torch._dynamo.config``."""
+    import torch._dynamo.config as module
+
+    return module
+
+
+def preferred_device_type() -> str | None:
+    """The device type that wins when argument devices differ, if the user set one."""
+    return functorch_config.fake_tensor_prefer_device_type
+
+
+def custom_ops_profile() -> Any:
+    """The recorded profiles of custom operators that stand in for fake implementations, or None."""
+    return dynamo_config()._custom_ops_profile

@@ -1,0 +1,253 @@
+"""FakeTensorConverter: real tensors to fake ones, each once.
+
+torch's MetaConverter makes the meta tensors and keeps the memo, including views that share storage and
+subclasses; here they become fake tensors, and values worth knowing are attached.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch._subclasses.meta_utils import MetaConverter
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._mode_utils import no_dispatch
+
+from .errors import UnsupportedFakeTensorException
+from .fake_tensor import FakeTensor
+
+if TYPE_CHECKING:
+    from torch._guards import Source
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
+
+    from .fake_mode import FakeTensorMode
+
+__all__ = ["FakeTensorConverter"]
+
+# Values of these dtypes mean the same in a Python number. float32 does not: arithmetic on a Python float
+# rounds differently, which a program could observe.
+_DTYPES_WITH_EXACT_ITEM = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.float64})
+
+
+class FakeTensorConverter:
+    """Converts real tensors under one mode and remembers them.
+
+    The memo is weak in both directions: it keeps neither real nor fake tensors alive.
+
+    Attributes:
+        meta_converter: torch's converter, which holds the memo.
+        constant_storage_mapping: for each storage of a known value, the fake tensors that rely on it.
+        export: whether values of inputs are not to be remembered.
+    """
+
+    def __init__(self, *, copy_data: bool = False, export: bool = False) -> None:
+        """Make a converter.
+
+        Args:
+            copy_data: copy the data of converted tensors, for real tensor propagation.
+            export: the converter serves torch.export.
+        """
+        self.meta_converter: MetaConverter[FakeTensor] = MetaConverter(copy_data=copy_data)
+        self.export = export
+        self.constant_storage_mapping: dict[StorageWeakRef, list[weakref.ReferenceType[FakeTensor]]] = {}
+
+    @property
+    def tensor_memo(self) -> weakref.WeakValueDictionary[Any, FakeTensor]:
+        """The fake tensors made so far, by the id that the meta converter gave to the real one."""
+        return self.meta_converter.tensor_memo
+
+    # The memo.
+
+    def _get_memo(self, t: Tensor) -> FakeTensor | None:
+        tensor_id = self.meta_converter.describer.lookup_tensor.get(t)
+        return None if tensor_id is None else self.tensor_memo.get(tensor_id)
+
+    def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
+        """Remember ``v`` as the fake tensor of ``t``."""
+        self.tensor_memo[self.meta_converter.describer.get_tensor_id(t)] = v
+
+    # Constants.
+
+    def add_constant_storage_mapping(self, fake_tensor: FakeTensor) -> None:
+        """Note that the value of ``fake_tensor`` is on the storage of its constant.
+
+        A write through any alias of that storage makes the value of all of them unknown.
+        """
+        if not isinstance(fake_tensor, FakeTensor) or fake_tensor.constant is None:
+            raise AssertionError("fake_tensor must be a FakeTensor with a constant")
+        storage = StorageWeakRef(fake_tensor.constant._typed_storage())
+        self.constant_storage_mapping.setdefault(storage, []).append(weakref.ref(fake_tensor))
+
+    def invalidate_constant_aliases(self, tensor: Tensor) -> None:
+        """Forget the value of every fake tensor whose constant shares the storage of ``tensor``, a real tensor."""
+        if isinstance(tensor, FakeTensor):
+            raise AssertionError("Expected a real tensor, not a FakeTensor")
+        relying = self.constant_storage_mapping.pop(StorageWeakRef(tensor._typed_storage()), ())
+        for reference in relying:
+            fake = reference()
+            if fake is not None:
+                # The weak reference may have revived an object that only C++ kept.
+                fake._fix_weakref()
+                fake.constant = None
+
+    def clear_non_cpu_constants(self) -> None:
+        """Forget values that hold accelerator memory; those on the CPU stay for folding."""
+        for storage, references in list(self.constant_storage_mapping.items()):
+            live = [r for r in references if (fake := r()) is not None and fake.constant is not None]
+            if not live:
+                del self.constant_storage_mapping[storage]
+                continue
+            first = live[0]()
+            constant = None if first is None else first.constant
+            if constant is not None and constant.device.type != "cpu":
+                self.invalidate_constant_aliases(constant)
+            else:
+                self.constant_storage_mapping[storage] = live
+
+    # Conversion.
+
+    def from_real_tensor(
+        self,
+        fake_mode: FakeTensorMode,
+        t: Tensor,
+        make_constant: bool = False,
+        shape_env: ShapeEnv | None = None,
+        *,
+        source: Source | None = None,
+        symbolic_context: SymbolicContext | None = None,
+        trace: bool = True,
+    ) -> FakeTensor:
+        """Return the fake tensor for a real one, the same as last time if there was one.
+
+        Args:
+            fake_mode: the mode of the fake tensor.
+            t: a real tensor, or a meta tensor that imitates one.
+            make_constant: keep ``t`` as the known value.
+            shape_env: gives symbolic sizes; static ones if None.
+            source: where a traced program gets the tensor from.
+            symbolic_context: which sizes are dynamic.
+            trace: record the conversion in torch's structured trace.
+
+        Raises:
+            UnsupportedFakeTensorException: the tensor is quantised, or of a kind unknown to the meta converter.
+        """
+        if shape_env is not None and symbolic_context is None and source is None:
+            symbolic_context, source = _context_of_earlier_trace(t)
+        known = self._get_memo(t)
+        if known is not None:
+            return known
+        if t.is_quantized:
+            raise UnsupportedFakeTensorException("quantized nyi in meta tensors")
+        if make_constant and type(t) is torch.nn.Parameter:
+            raise AssertionError("make_constant must be False for nn.Parameter")
+
+        def make_fake(make_meta: Callable[[], Tensor], device: torch.device | str) -> FakeTensor:
+            # Not in a kernel invocation: making the meta tensor may compute with constants.
+            with no_dispatch():
+                return FakeTensor(fake_mode, make_meta(), device, constant=t if make_constant else None)
+
+        fake = self.meta_converter(
+            t, shape_env=shape_env, callback=make_fake, source=source, symbolic_context=symbolic_context, trace=trace
+        )
+        if fake is NotImplemented:
+            raise UnsupportedFakeTensorException("meta converter nyi")
+        _carry_grad_dtype(t, fake)
+        if shape_env is not None and source is not None:
+            self._remember_item(t, fake, shape_env, source, symbolic_context)
+        if make_constant:
+            self.add_constant_storage_mapping(fake)
+        return fake
+
+    def from_meta_and_device(
+        self,
+        fake_mode: FakeTensorMode,
+        t: Tensor,
+        device: torch.device,
+        pytype: type[Tensor] | None = None,
+        dispatch_keys: torch.DispatchKeySet | None = None,
+    ) -> FakeTensor:
+        """Return a fake tensor on the storage of a meta tensor, the same as last time if there was one.
+
+        Args:
+            fake_mode: the mode of the fake tensor.
+            t: a meta tensor.
+            device: the device to imitate.
+            pytype: the class that the tensor stands for.
+            dispatch_keys: the dispatch keys that the tensor stands for.
+        """
+        if t.device.type != "meta":
+            raise AssertionError(f"tensor's device must be `meta`, got {t.device.type} instead")
+        known = self._get_memo(t)
+        if known is not None:
+            return known
+        fake = FakeTensor(fake_mode, t, device, pytype=pytype, dispatch_keys=dispatch_keys)
+        self.set_tensor_memo(t, fake)
+        return fake
+
+    def _remember_item(
+        self,
+        t: Tensor,
+        fake: FakeTensor,
+        shape_env: ShapeEnv,
+        source: Source,
+        symbolic_context: SymbolicContext | None,
+    ) -> None:
+        """Give a zero-dimensional input of a traced program a symbol for ``item()``.
+
+        Export wants ``item()`` to stay a runtime assertion, and numbers drawn at random must not become
+        part of a trace, so these get none.
+        """
+        from torch._dynamo.source import CallMethodItemSource, FloatTensorSource, RandomValueSource
+        from torch.fx.experimental.symbolic_shapes import DimDynamic
+
+        if self.export or isinstance(source, RandomValueSource):
+            return
+        if t.dtype not in _DTYPES_WITH_EXACT_ITEM or not _is_plain_tensor(t) or t.dim() != 0 or t.device.type != "cpu":
+            return
+        with no_dispatch():
+            value = t.item()
+        if math.isnan(value) or math.isinf(value):
+            return
+        # A tensor made of a float input gives that float back.
+        item_source = source.base if isinstance(source, FloatTensorSource) else CallMethodItemSource(source)
+        symbol = shape_env.create_unspecified_symbol(
+            value, source=item_source, dynamic_dim=DimDynamic.DYNAMIC, symbolic_context=symbolic_context
+        )
+        if t.dtype == torch.int64:
+            fake.item_memo = shape_env.create_symintnode(symbol, hint=value, source=item_source)
+        elif t.dtype == torch.float64:
+            fake.item_memo = shape_env.create_symfloatnode(symbol, hint=value, source=item_source)
+
+
+def _context_of_earlier_trace(t: Tensor) -> tuple[SymbolicContext | None, Source | None]:
+    """Find how the current trace made ``t`` fake before, so that a second mode makes the same symbols."""
+    tracing = torch._guards.TracingContext.try_get()
+    if tracing is None or t not in tracing.tensor_to_context:
+        return None, None
+    from torch.fx.experimental.symbolic_shapes import StatefulSymbolicContext
+
+    context = tracing.tensor_to_context[t]
+    if not isinstance(context, StatefulSymbolicContext):
+        raise AssertionError(f"Expected StatefulSymbolicContext, got {type(context)}")
+    return context, context.tensor_source
+
+
+def _carry_grad_dtype(t: Tensor, fake: Tensor) -> None:
+    """Copy the dtype that gradients of a leaf are to have; meta tensors do not carry it."""
+    # Asking a functional tensor about its history replays views, which needs its mode; its inner tensor knows.
+    inner = torch._from_functional_tensor(t.elem) if isinstance(t, FunctionalTensor) else t
+    if inner.requires_grad and inner.is_leaf and fake.is_leaf and inner.grad_dtype != inner.dtype:
+        fake.grad_dtype = inner.grad_dtype
+
+
+def _is_plain_tensor(t: Tensor) -> bool:
+    """Whether ``t`` is an ordinary strided tensor whose data is its value."""
+    if type(t) is not Tensor or t.layout != torch.strided or t.is_nested:
+        return False
+    return not (is_functorch_wrapped_tensor(t) or is_legacy_batchedtensor(t) or torch._is_functional_tensor(t))

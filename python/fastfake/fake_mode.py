@@ -1,0 +1,308 @@
+"""FakeTensorMode: entering, leaving, options, and the way of a call that the cache does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+import torch.nested._internal.nested_tensor as nested_tensor
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._stats import count
+from torch.utils._traceback import CapturedTraceback
+
+from . import _C, cache, config, devices
+from .converter import FakeTensorConverter
+from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
+from .kernel_invocation import in_kernel_invocation_manager
+from .logs import log
+from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from torch._guards import Source
+    from torch._ops import OpOverload
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
+    from torch.types import IntLikeType
+    from torch.utils._pytree import TreeSpec
+
+__all__ = ["FakeTensorMode"]
+
+
+class FakeTensorMode(TorchDispatchMode, _C.ModeState):
+    """A mode under which tensor programs run on fake tensors.
+
+    Operators called under the mode return fake tensors; so do factories. Calls are answered by native code
+    from the dispatch cache where possible and reach Python only the first time.
+
+    The flags (``cache_enabled``, ``allow_meta``, ``allow_fallback_kernels``, ...), ``shape_env`` and ``epoch``
+    are attributes of the native base class and may be set at any time.
+
+    Attributes:
+        fake_tensor_converter: converts real tensors and remembers them.
+        enter_stack: what each ``with`` on this mode has to undo.
+        nt_tensor_id_counter: the number of the next jagged tensor made while tracing.
+        nt_tensor_id_initial_count: what ``reset_nt_tensor_id_counter`` goes back to.
+    """
+
+    # The place of this mode in torch's order of infrastructure modes.
+    _mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    lift_fns = operator_traits.LIFT_OPERATORS
+
+    cache_hits = cache.Statistic(lambda info: info.hits)
+    cache_misses = cache.Statistic(lambda info: info.misses)
+    cache_bypasses = cache.Statistic(lambda info: info.bypasses)
+
+    def __init__(
+        self,
+        *,
+        allow_fallback_kernels: bool = True,
+        allow_non_fake_inputs: bool = False,
+        shape_env: ShapeEnv | None = None,
+        static_shapes: bool | None = None,
+        export: bool = False,
+    ) -> None:
+        """Make a mode.
+
+        Args:
+            allow_fallback_kernels: run operators that have no meta kernel on zeros instead of refusing them.
+            allow_non_fake_inputs: convert real tensors among the arguments instead of refusing them.
+            shape_env: gives symbolic shapes to converted tensors.
+            static_shapes: give integer shapes to converted tensors; by default so without a ShapeEnv.
+            export: the mode serves torch.export, which does not want values of inputs to be remembered.
+        """
+        from .shim import ensure_installed
+
+        ensure_installed()
+        super().__init__()
+        functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
+        self.allow_fallback_kernels = allow_fallback_kernels
+        self.allow_non_fake_inputs = allow_non_fake_inputs
+        self.shape_env = shape_env
+        self.static_shapes = shape_env is None if static_shapes is None else static_shapes
+        self.propagate_real_tensors = functorch_config.fake_tensor_propagate_real_tensors
+        self.allow_meta = functorch_config.fake_tensor_allow_meta
+        self._allow_unsafe_data_ptr_access = functorch_config.fake_tensor_allow_unsafe_data_ptr_access
+        self.cache_enabled = dynamo_config.fake_tensor_cache_enabled and not self.propagate_real_tensors
+        self.cache_crosscheck_enabled = dynamo_config.fake_tensor_cache_crosscheck_enabled
+        self.fake_tensor_converter = FakeTensorConverter(copy_data=self.propagate_real_tensors, export=export)
+        self.enter_stack: list[tuple[bool, TorchDispatchMode | None, bool | None]] = []
+        self.nt_tensor_id_initial_count: int = nested_tensor._tensor_id_counter
+        self.nt_tensor_id_counter: int = self.nt_tensor_id_initial_count
+        # Frames only; they become text when `stack` is asked for.
+        self._stack_trace = CapturedTraceback.extract()
+        self._stack: str | None = None
+
+    @property
+    def stack(self) -> str:
+        """Where the mode was made, as text, outermost frame first."""
+        if self._stack is None:
+            self._stack = "".join(self._stack_trace.format())
+        return self._stack
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """Whether this machine has no usable accelerator, so that nothing may be materialised on one."""
+        return devices.avoid_device_init()
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Return True: modes of users and tracing modes come before this one."""
+        return True
+
+    @classmethod
+    def cache_info(cls) -> cache.DispatchCacheInfo:
+        """Return the statistics of the dispatch cache, which all modes share."""
+        return cache.cache_info()
+
+    @classmethod
+    def cache_clear(cls) -> None:
+        """Empty the dispatch cache and its statistics."""
+        cache.cache_clear()
+
+    def is_our_fake(self, t: object) -> TypeGuard[FakeTensor]:
+        """Whether ``t`` is a fake tensor of this mode; other modes' fake tensors are foreign to it."""
+        return isinstance(t, FakeTensor) and t.fake_mode is self
+
+    # Entering and leaving.
+
+    def __enter__(self) -> Self:
+        """Activate the mode.
+
+        Entering the mode that is active already changes nothing; entering another replaces it until the exit.
+        Without an accelerator, ``torch.tensor`` keeps its data on the CPU and CUDA guards do nothing, so that
+        programs for a GPU run.
+        """
+        lifted_before = None
+        if self.avoid_device_init:
+            lifted_before = torch._C._only_lift_cpu_tensors()
+            torch._C._set_only_lift_cpu_tensors(True)
+            torch._C._ensureCUDADeviceGuardSet()
+        active = torch._C._unset_dispatch_mode(self._mode_key)
+        if active is self:
+            torch._C._set_dispatch_mode(self)
+            self.enter_stack.append((False, None, lifted_before))
+            return self
+        self.enter_stack.append((True, active, lifted_before))
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Deactivate the mode and bring back the one that it replaced."""
+        activated, replaced, lifted_before = self.enter_stack.pop()
+        if not activated:
+            return
+        super().__exit__(exc_type, exc_val, exc_tb)
+        if replaced is not None:
+            torch._C._set_dispatch_mode(replaced)
+        if lifted_before is not None:
+            torch._C._set_only_lift_cpu_tensors(lifted_before)
+
+    # Dispatching. Native code comes first and calls these for what it does not answer.
+
+    @count
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        """Compute the fake results of one call of ``func``; the cache is not asked."""
+        if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+            raise AssertionError(f"FakeTensorMode should not be set when dispatching {func}")
+        try:
+            return self.dispatch(func, types, args, kwargs or {})
+        except TypeError:
+            log.exception("fake tensor raised TypeError")
+            raise
+
+    def dispatch(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        """Compute the fake results of one call, queries about a tensor's own attributes included."""
+        query = ATTRIBUTE_QUERIES.get(func)
+        if query is not None:
+            return query(args)
+        kwargs = kwargs or {}
+        if func in operator_traits.RUN_DIRECTLY:
+            with in_kernel_invocation_manager(self):
+                return func(*args, **kwargs)
+        return self._dispatch_impl(func, types, args, kwargs)
+
+    def _dispatch_impl(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> object:
+        """Compute the fake results of one call, step by step; see `miss.pipeline`."""
+        return pipeline.run(self, func, args, kwargs)
+
+    # The parts of the miss path that torch's code and its users reach as methods of the mode.
+
+    def can_run_unsafe_fallback(self, func: OpOverload) -> bool:
+        """Whether ``func`` may run on zeros for want of a meta kernel."""
+        return fallback_kernel.is_allowed(self, func)
+
+    def validate_and_convert_non_fake_tensors(
+        self, func: OpOverload, converter: FakeTensorConverter, flat_args: Sequence[object], args_spec: TreeSpec
+    ) -> tuple[list[object], list[FakeTensor]]:
+        """Replace real tensors among the arguments by fake ones, or refuse them; see `miss.conversion`."""
+        return conversion.convert_real_tensors(self, func, converter, flat_args, args_spec)
+
+    def wrap_meta_outputs_with_default_device_logic(
+        self, r: object, func: OpOverload, flat_args: Sequence[object], device: torch.device
+    ) -> Any:
+        """Turn the meta tensors in ``r`` into fake ones on the operator's common device, or on ``device``."""
+        return meta_kernel.wrap_results(self, r, func, flat_args, device)
+
+    def cpp_meta_supports_symint(self, func: OpOverload) -> bool:
+        """Whether the C++ meta kernel of ``func`` takes symbolic sizes."""
+        return operator_traits.cpp_meta_supports_symint(func)
+
+    def may_turn_const(self, t: Tensor) -> bool:
+        """Whether the value of a real tensor is worth remembering."""
+        return constants.may_be_remembered(self, t)
+
+    def invalidate_written_to_constants(
+        self,
+        func: OpOverload,
+        flat_arg_fake_tensors: Sequence[FakeTensor],
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+    ) -> None:
+        """Forget the values of fake tensors that ``func`` writes to, and of their aliases."""
+        constants.forget_written(self, func, flat_arg_fake_tensors, args, kwargs)
+
+    # Jagged tensors.
+
+    def reset_nt_tensor_id_counter(self) -> None:
+        """Number jagged tensors from the start again; to be called before a retrace on this mode."""
+        self.nt_tensor_id_counter = self.nt_tensor_id_initial_count
+
+    def create_symbolic_nested_int(self, *, nt_tensor_id: int | None = None) -> IntLikeType:
+        """Make the symbol for the ragged dimension of a jagged tensor.
+
+        Args:
+            nt_tensor_id: number of the tensor; the next free one of this mode if None.
+        """
+        from torch._dynamo.source import EphemeralSource
+        from torch.nested._internal.nested_int import NestedIntNode
+
+        if nt_tensor_id is None:
+            if not self.enter_stack:
+                raise AssertionError("should only be called while FakeTensorMode is active")
+            nt_tensor_id = self.nt_tensor_id_counter
+            self.nt_tensor_id_counter += 1
+        if self.shape_env is None:
+            raise AssertionError("self.shape_env must not be None")
+        hint = torch.SymInt(NestedIntNode(nt_tensor_id, 1))
+        source = EphemeralSource("intermediate_offsets_or_lengths")
+        symbol = self.shape_env.create_symbol(val=hint, source=source)
+        return self.shape_env.create_symintnode(sym=symbol, hint=hint, source=source)
+
+    # Conversion.
+
+    def from_tensor(
+        self,
+        tensor: Tensor,
+        *,
+        static_shapes: bool | None = None,
+        source: Source | None = None,
+        symbolic_context: SymbolicContext | None = None,
+        trace: bool = True,
+    ) -> FakeTensor:
+        """Convert a real tensor; the same tensor twice gives the same fake tensor, views share storage.
+
+        Args:
+            tensor: a tensor of any kind that torch's meta converter takes.
+            static_shapes: give it integer sizes; the mode's setting if None.
+            source: where a traced program gets the tensor from, for its guards.
+            symbolic_context: which of its sizes are dynamic.
+            trace: record the conversion in torch's structured trace.
+
+        Raises:
+            UnsupportedFakeTensorException: tensors of this kind cannot be made fake.
+        """
+        if static_shapes is None:
+            static_shapes = self.static_shapes
+        if static_shapes and symbolic_context is not None:
+            raise AssertionError("cannot set both static_shapes and symbolic_context")
+        return self.fake_tensor_converter.from_real_tensor(
+            self,
+            tensor,
+            shape_env=None if static_shapes else self.shape_env,
+            source=source,
+            symbolic_context=symbolic_context,
+            trace=trace,
+        )

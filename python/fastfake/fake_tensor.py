@@ -1,0 +1,307 @@
+"""FakeTensor: shape, strides, dtype and device without data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._stats import count
+from torch.utils._traceback import CapturedTraceback
+
+from . import _C, devices
+from .logs import not_implemented_log
+from .memo import SymNumberMemoDescriptor
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+    from .fake_mode import FakeTensorMode
+
+__all__ = ["FakeTensor", "FakeTensorConfig"]
+
+aten = torch.ops.aten
+
+
+class FakeTensorConfig:
+    """Settings of the process, read from the environment at import."""
+
+    debug = os.environ.get("TORCH_FAKE_TENSOR_DEBUG", "0") == "1"
+
+
+# Queries about the tensor itself. They are served from the tensor's own fields whatever mode is active,
+# also while a kernel of its mode runs, so they never enter a mode.
+def _symbolic_tuple_as_ints(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _device_query(args: Sequence[object]) -> torch.device:
+    if len(args) != 1 or not isinstance(args[0], FakeTensor):
+        raise AssertionError("Expected exactly one FakeTensor argument for _device_handler")
+    return args[0].device
+
+
+ATTRIBUTE_QUERIES: dict[Any, Any] = {
+    torch.ops.prim.device.default: _device_query,
+    aten.size.default: lambda args: _symbolic_tuple_as_ints(args[0].size()),
+    aten.stride.default: lambda args: _symbolic_tuple_as_ints(args[0].stride()),
+    aten.storage_offset.default: lambda args: int(args[0].storage_offset()),
+}
+
+# What `type(fake)(elem, **vars(fake))` may pass besides the constructor's own arguments: memos, which a
+# new tensor starts without, and the trace of where the old one was made.
+_MEMO_NAMES = ("nonzero", "item", "unique", "unique_consecutive", "nested_int")
+_IGNORED_STATE = frozenset(
+    {f"_{name}_memo{suffix}" for name in _MEMO_NAMES for suffix in ("", "_vc", "_epoch")} | {"_debug_trace"}
+)
+
+
+class FakeTensor(Tensor):
+    """A tensor that has metadata and a device but no data.
+
+    It is a meta tensor that carries the dispatch keys of the device it imitates, so that autograd and
+    autocast treat it as one on that device. The fields below are slots: native code reads and writes them
+    at fixed offsets.
+
+    Attributes:
+        fake_mode: the mode that made it.
+        fake_device: the device it imitates.
+        constant: a real tensor with its value where that is known, else None.
+        real_tensor: the real tensor computed along under real tensor propagation, else None.
+        pytype: the class of the tensor that it stands for, where recorded.
+        dispatch_keys: the dispatch keys of the tensor that it stands for, where recorded.
+    """
+
+    __slots__ = ("_fake_device", "_memos", "constant", "dispatch_keys", "fake_mode", "pytype", "real_tensor")
+
+    _fake_device: torch.device
+    _memos: dict[str, Any] | None
+    fake_mode: FakeTensorMode
+    constant: Tensor | None
+    real_tensor: Tensor | None
+    pytype: type[Tensor] | None
+    dispatch_keys: torch.DispatchKeySet | None
+
+    nonzero_memo = SymNumberMemoDescriptor()
+    item_memo = SymNumberMemoDescriptor()
+    unique_memo = SymNumberMemoDescriptor()
+    unique_consecutive_memo = SymNumberMemoDescriptor()
+    nested_int_memo = SymNumberMemoDescriptor(is_nested_int=True)
+
+    # The place of fake tensors in torch's order of infrastructure modes.
+    _mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    # Operators on fake tensors return fake tensors by dispatch. Tensor's own `__torch_function__` would only
+    # convert results to the class that they have already, at the price of several Python calls an operator.
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let derived classes convert results to themselves, as classes derived from Tensor do."""
+        super().__init_subclass__(**kwargs)
+        if "__torch_function__" not in cls.__dict__:
+            cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
+
+    @property
+    def fake_device(self) -> torch.device:
+        """The device that the tensor imitates."""
+        return self._fake_device
+
+    @fake_device.setter
+    def fake_device(self, device: torch.device) -> None:
+        # Interned, because native code reads the slot without the GIL.
+        self._fake_device = _C.device_object(devices.normalize_device(device))
+
+    @staticmethod
+    def _normalize_fake_device(device: torch.device) -> torch.device:
+        """Give an indexed device its index; the name is torch's."""
+        return devices.normalize_device(device)
+
+    def __new__(
+        cls,
+        fake_mode_or_elem: FakeTensorMode | Tensor | None = None,
+        elem: Tensor | None = None,
+        device: torch.device | str | None = None,
+        constant: Tensor | None = None,
+        real_tensor: Tensor | None = None,
+        pytype: type[Tensor] | None = None,
+        dispatch_keys: torch.DispatchKeySet | None = None,
+        *,
+        fake_mode: FakeTensorMode | None = None,
+        fake_device: torch.device | str | None = None,
+        _fake_device: torch.device | str | None = None,
+        requires_grad: bool | None = None,
+        _is_param: bool = False,
+        **state: object,
+    ) -> FakeTensor:
+        """Make a fake tensor on the storage of a meta tensor.
+
+        Args:
+            fake_mode_or_elem: the mode; or the meta tensor, if the mode is given by keyword.
+            elem: the meta tensor, of any shape.
+            device: the device to imitate.
+            constant: a real tensor with the value, if known.
+            real_tensor: a real tensor computed along.
+            pytype: the class that the tensor stands for.
+            dispatch_keys: the dispatch keys that the tensor stands for.
+            fake_mode: the mode, by keyword.
+            fake_device: the device, under the attribute's name.
+            _fake_device: the device, under the slot's name.
+            requires_grad: whether the tensor requires grad; ``elem.requires_grad`` if None.
+            _is_param: whether ``isinstance(tensor, torch.nn.Parameter)`` holds.
+            **state: further attributes of another fake tensor, which are ignored.
+
+        Raises:
+            TypeError: the mode, the tensor or the device is missing, or given twice.
+            ValueError: the three names of the device contradict each other.
+            AssertionError: ``elem`` is not a meta tensor, or ``device`` is meta where that is not allowed.
+        """
+        for name in state:
+            if name not in _IGNORED_STATE:
+                raise TypeError(f"FakeTensor.__new__() got an unexpected keyword argument {name!r}")
+        mode, elem = _mode_and_elem(fake_mode_or_elem, elem, fake_mode)
+        imitated = _single_device(device=device, fake_device=fake_device, _fake_device=_fake_device)
+
+        self = Tensor._make_subclass(
+            cls,
+            elem,
+            elem.requires_grad if requires_grad is None else requires_grad,
+            dispatch_device=True,
+            device_for_backend_keys=imitated,
+        )
+        if mode._allow_unsafe_data_ptr_access:
+            torch._C._set_warn_deprecated_on_mutable_data_ptr(self)
+        else:
+            torch._C._set_throw_on_mutable_data_ptr(self)
+        if elem.device.type != "meta":
+            raise AssertionError(f"elem.device.type must be 'meta', got {elem.device.type}")
+        if imitated.type == "meta" and not mode.allow_meta:
+            raise AssertionError("device.type must not be 'meta' when allow_meta is False")
+        if isinstance(real_tensor, FakeTensor):
+            raise AssertionError("real_tensor must not be a FakeTensor")
+
+        self._fake_device = _C.device_object(imitated)
+        self.fake_mode = mode
+        self.constant = constant
+        self.real_tensor = real_tensor
+        self.pytype = pytype
+        self.dispatch_keys = dispatch_keys
+        self._memos = None
+        if _is_param:
+            self._is_param = True
+        if FakeTensorConfig.debug:
+            self._debug_trace = CapturedTraceback.extract()
+        return self
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Accept anything: ``Tensor([1, 2])`` under a mode makes a fake tensor and initialises it with ``[1, 2]``."""
+        super().__init__()
+        if torch.compiler.is_exporting():
+            from .thread_state import track_if_leak_detection_is_on
+
+            track_if_leak_detection_is_on(self)
+
+    @staticmethod
+    def from_tensor(t: Tensor, fake_mode: FakeTensorMode) -> FakeTensor:
+        """Convert a real tensor under ``fake_mode``; see `FakeTensorMode.from_tensor`."""
+        return fake_mode.from_tensor(t)
+
+    @classmethod
+    @count
+    def __torch_dispatch__(
+        cls,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        """Run an operator on fake tensors outside of their mode, by entering it.
+
+        Returns NotImplemented if another tensor subclass is among the arguments, or if a fake mode is
+        active and declined already: then it is somebody else's turn.
+        """
+        query = ATTRIBUTE_QUERIES.get(func)
+        if query is not None:
+            return query(args)
+        strangers = [t for t in types if not issubclass(t, FakeTensor) and t is not Tensor]
+        if strangers:
+            not_implemented_log.debug("FakeTensor unrecognized subclass(es): %s", strangers)
+            return NotImplemented
+        kwargs = kwargs or {}
+        leaves = pytree.arg_tree_leaves(*args, **kwargs)
+        mode = next((leaf.fake_mode for leaf in leaves if isinstance(leaf, FakeTensor)), None)
+        if mode is None:
+            raise AssertionError("Could not find a FakeTensor in the arguments")
+        active = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+        if active is not None:
+            not_implemented_log.debug("FakeTensor mode already active: %s in %s", mode, active)
+            return NotImplemented
+        if _C.in_kernel_invocation():
+            raise AssertionError("fake_mode.in_kernel_invocation must be False")
+        with mode:
+            return func(*args, **kwargs)
+
+    @staticmethod
+    def _find_common_device(func: OpOverload, flat_args: Sequence[object]) -> tuple[torch.device, bool]:
+        """Find the device of an operator's results; see `devices.common_device`."""
+        return devices.common_device(func, flat_args)
+
+    def get_nested_int(self, *, coeff: int | torch.SymInt = 1) -> torch.SymInt:
+        """Return the symbol that names this tensor as the offsets of a jagged tensor.
+
+        Args:
+            coeff: a factor for the symbol.
+        """
+        if self.nested_int_memo is None:
+            self.nested_int_memo = self.fake_mode.create_symbolic_nested_int(nt_tensor_id=None)
+        memo = self.nested_int_memo
+        if not isinstance(memo, torch.SymInt):
+            raise AssertionError(f"Expected nested_int_memo to be torch.SymInt, got {type(memo)}")
+        return memo * coeff
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists; each is what ``item()`` says of it."""
+        if self.dim() == 0:
+            return self.item()
+        if self.dim() == 1:
+            return [element.item() for element in self]
+        return [row.tolist() for row in self]
+
+
+def _mode_and_elem(
+    first: FakeTensorMode | Tensor | None, elem: Tensor | None, fake_mode: FakeTensorMode | None
+) -> tuple[FakeTensorMode, Tensor]:
+    """Tell the constructor's two calling conventions apart: ``(mode, elem)`` and ``(elem, fake_mode=mode)``."""
+    if isinstance(first, _C.ModeState):
+        if fake_mode is not None and fake_mode is not first:
+            raise TypeError("FakeTensor.__new__() got conflicting fake_mode values")
+        fake_mode = first  # type: ignore[assignment]
+    elif first is not None:
+        if not isinstance(first, Tensor):
+            raise TypeError(
+                f"FakeTensor.__new__() expected a FakeTensorMode or Tensor as the first argument, got {type(first)}"
+            )
+        if elem is not None:
+            raise TypeError("FakeTensor.__new__() expected either (fake_mode, elem, ...) or (elem, fake_mode=..., ...)")
+        elem = first
+    if fake_mode is None:
+        raise TypeError("FakeTensor.__new__() missing required argument: 'fake_mode'")
+    if elem is None:
+        raise TypeError("FakeTensor.__new__() missing required argument: 'elem'")
+    return fake_mode, elem
+
+
+def _single_device(**named: torch.device | str | None) -> torch.device:
+    """Return the device that the given names agree on."""
+    given = {name: devices.normalize_device(torch.device(d)) for name, d in named.items() if d is not None}
+    if not given:
+        raise TypeError("FakeTensor.__new__() missing required argument: 'device' (or 'fake_device')")
+    (first_name, device), *others = given.items()
+    for name, other in others:
+        if other != device:
+            raise ValueError(
+                f"FakeTensor.__new__() got conflicting device values: {first_name}={device}, {name}={other}"
+            )
+    return device

@@ -1,0 +1,76 @@
+"""The metadata of a tensor as a value: what two fake tensors must share to be interchangeable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch._prims_common import suggest_memory_format
+from torch._subclasses.meta_utils import is_sparse_any
+from torch.types import IntLikeType
+
+__all__ = ["TensorMetadata", "extract_tensor_metadata"]
+
+
+@dataclass(slots=True)
+class TensorMetadata:
+    """Metadata of one tensor. Field names and order are torch's, which other parts of torch pickle.
+
+    Sizes and strides count elements, ``storage_bytes`` counts bytes and is None where a tensor has no
+    storage of its own (sparse layouts). ``stride`` is empty for tensors that are not strided.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[IntLikeType, ...]
+    stride: tuple[IntLikeType, ...]
+    device: torch.device
+    layout: torch.layout
+    memory_format: torch.memory_format | None
+    storage_offset: IntLikeType
+    storage_bytes: IntLikeType | None
+    requires_grad: bool
+    is_quantized: bool
+    is_conj: bool
+    is_neg: bool
+    is_inference: bool
+    is_sparse: bool
+    is_coalesced: bool | None
+    dense_dim: int | None
+    sparse_dim: int | None
+
+
+def extract_tensor_metadata(t: torch.Tensor) -> TensorMetadata:
+    """Read the metadata of a tensor, fake or real.
+
+    Args:
+        t: a tensor of any layout. Symbolic sizes are kept as they are and no guard is made.
+    """
+    sparse = is_sparse_any(t)
+    coo = t.is_sparse
+    return TensorMetadata(
+        dtype=t.dtype,
+        shape=t.shape,
+        stride=t.stride() if t.layout == torch.strided else (),
+        device=t.device,
+        layout=t.layout,
+        memory_format=None if sparse else _memory_format(t),
+        storage_offset=t.storage_offset(),
+        storage_bytes=None if sparse else t.untyped_storage().nbytes(),
+        requires_grad=t.requires_grad,
+        is_quantized=t.is_quantized,
+        is_conj=t.is_conj(),
+        is_neg=t.is_neg(),
+        is_inference=t.is_inference(),
+        is_sparse=coo,
+        is_coalesced=t.is_coalesced() if coo else None,
+        dense_dim=t.dense_dim() if sparse else None,
+        sparse_dim=t.sparse_dim() if sparse else None,
+    )
+
+
+def _memory_format(t: torch.Tensor) -> torch.memory_format | None:
+    """The memory format in which a dense tensor is contiguous, if any; unknown for symbolic shapes."""
+    if t._has_symbolic_sizes_strides:
+        return None
+    suggested = suggest_memory_format(t)
+    return suggested if t.is_contiguous(memory_format=suggested) else None

@@ -1,0 +1,71 @@
+"""Real tensors among the arguments: converted where allowed, refused otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch._utils import render_call
+from torch.utils import _pytree as pytree
+
+from ..fake_tensor import FakeTensor
+from ..thread_state import fake_tensor_tls
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+    from torch.utils._pytree import TreeSpec
+
+    from ..converter import FakeTensorConverter
+    from ..fake_mode import FakeTensorMode
+
+__all__ = ["convert_real_tensors"]
+
+
+def convert_real_tensors(
+    mode: FakeTensorMode,
+    func: OpOverload,
+    converter: FakeTensorConverter,
+    flat_args: Sequence[object],
+    args_spec: TreeSpec,
+) -> tuple[list[object], list[FakeTensor]]:
+    """Replace the tensors among ``flat_args`` that are not fake tensors of ``mode``.
+
+    Returns:
+        The arguments, and those of them that are fake tensors.
+
+    Raises:
+        AssertionError: real tensors are not allowed, or the operator would change the metadata of one, or a
+            fake tensor belongs to another mode.
+    """
+    converted: list[object] = []
+    fakes: list[FakeTensor] = []
+    for arg in flat_args:
+        if isinstance(arg, Tensor):
+            if not mode.is_our_fake(arg):
+                _check_may_convert(mode, func, arg, flat_args, args_spec)
+                arg = converter.from_real_tensor(mode, arg)
+            fakes.append(arg)  # type: ignore[arg-type]
+        converted.append(arg)
+    return converted, fakes
+
+
+def _check_may_convert(
+    mode: FakeTensorMode, func: OpOverload, t: Tensor, flat_args: Sequence[object], args_spec: TreeSpec
+) -> None:
+    def rendered() -> Any:
+        args, kwargs = pytree.tree_unflatten(flat_args, args_spec)
+        return render_call(func, args, kwargs)
+
+    if torch.Tag.inplace_view in getattr(func, "tags", ()):
+        raise AssertionError(f"Can't call metadata mutating ops on non-Fake Tensor inputs. Found in {rendered()}")
+    allowed = fake_tensor_tls.allow_non_fake_inputs_override
+    if mode.allow_non_fake_inputs if allowed is None else allowed:
+        return
+    if isinstance(t, FakeTensor):
+        raise AssertionError(f"Mixing fake modes NYI x.fake_mode={t.fake_mode} vs self={mode}")
+    raise AssertionError(
+        "Please convert all Tensors to FakeTensors first or instantiate FakeTensorMode "
+        f"with 'allow_non_fake_inputs'. Found in {rendered()}"
+    )

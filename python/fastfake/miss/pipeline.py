@@ -1,0 +1,78 @@
+"""The order of the steps. It is torch's, since results depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import (
+    constants,
+    conversion,
+    decomposition,
+    fake_implementations,
+    higher_order,
+    meta_kernel,
+    subclasses,
+)
+from .call import NOT_HANDLED, Call
+from .operator_traits import is_higher_order, traits_of
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+    from ..fake_mode import FakeTensorMode
+
+__all__ = ["run"]
+
+
+def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
+    """Compute the fake results of one call.
+
+    Returns NotImplemented if a tensor subclass among the arguments is to be asked first.
+    """
+    call = Call(mode, func, args, kwargs)
+    if subclasses.found_in(call.flat_args):
+        return NotImplemented
+    if is_higher_order(func):
+        return _run_higher_order(call)
+    traits = traits_of(func)
+
+    result = constants.lift_numbers(call, traits)
+    if result is not NOT_HANDLED:
+        return result
+    _convert_arguments(call)
+    result = constants.fold_known_values(call, traits)
+    if result is not NOT_HANDLED:
+        return result
+    constants.forget_written(mode, func, call.fake_args, call.args, call.kwargs)
+
+    for step in (
+        lambda: decomposition.fast_implementation(call),
+        lambda: decomposition.decompose(call, traits),
+        lambda: fake_implementations.prim_meta(call, traits),
+        lambda: fake_implementations.operator_profile(call),
+        lambda: fake_implementations.registered_by_user(call),
+        lambda: fake_implementations.special_cased_by_torch(call),
+    ):
+        result = step()
+        if result is not NOT_HANDLED:
+            return result
+    return meta_kernel.run(call)
+
+
+def _run_higher_order(call: Call) -> object:
+    _convert_arguments(call)
+    result = higher_order.run(call)
+    if result is NOT_HANDLED:
+        raise NotImplementedError(
+            f"There was no rule registered for HigherOrderOperator {call.func} and FakeTensorMode"
+        )
+    return result
+
+
+def _convert_arguments(call: Call) -> None:
+    call.replace_args(
+        *conversion.convert_real_tensors(
+            call.mode, call.func, call.mode.fake_tensor_converter, call.flat_args, call.args_spec
+        )
+    )

@@ -1,0 +1,39 @@
+"""What stands in `torch._subclasses.fake_tensor` while fastfake is installed, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import cache, converter, copy_mode, devices, errors, fake_mode, fake_tensor, kernel_invocation, memo, metadata
+from . import queries, thread_state
+from .miss import decomposition, fallback_kernel, operator_traits
+
+__all__ = ["replacements"]
+
+_MODULES = (
+    cache,
+    converter,
+    copy_mode,
+    errors,
+    fake_mode,
+    fake_tensor,
+    kernel_invocation,
+    memo,
+    metadata,
+    queries,
+)
+
+
+def replacements() -> dict[str, Any]:
+    """Map the names that torch's module gives to our objects for them."""
+    named = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
+    named |= {
+        "FakeTensorTLS": thread_state.FakeTensorTLS,
+        "fake_tensor_tls": thread_state.fake_tensor_tls,
+        "get_schema_info": operator_traits.schema_info,
+        "init_gpu_context": devices.init_gpu_context,
+        "run_fallback_kernel": fallback_kernel.run_fallback_kernel,
+        "should_allow_numbers_as_tensors": devices.should_allow_numbers_as_tensors,
+        "torch_decomp_decompositions": decomposition.torch_decomp_decompositions,
+    }
+    return named

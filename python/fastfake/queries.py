@@ -1,0 +1,142 @@
+"""Questions about fake tensors and the active mode, and ways to step out of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+import torch
+from torch import SymInt, Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._opaque_base import OpaqueBase
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+
+from .fake_tensor import FakeTensor
+
+if TYPE_CHECKING:
+    from .fake_mode import FakeTensorMode
+
+__all__ = [
+    "disable_fake_tensor_cache",
+    "get_plain_tensors",
+    "is_fake",
+    "maybe_get_fake_mode",
+    "ordered_set",
+    "tree_flatten_only",
+    "unset_fake_temporarily",
+]
+
+_T = TypeVar("_T")
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
+
+
+@contextlib.contextmanager
+def unset_fake_temporarily() -> Iterator[TorchDispatchMode | None]:
+    """Deactivate the fake mode of this thread for a while, and yield it; None if there was none."""
+    active = torch._C._unset_dispatch_mode(_FAKE)
+    try:
+        yield active
+    finally:
+        if active is not None:
+            torch._C._set_dispatch_mode(active)
+
+
+@contextlib.contextmanager
+def disable_fake_tensor_cache(fake_mode: FakeTensorMode) -> Iterator[None]:
+    """Compute every call under ``fake_mode`` anew for a while."""
+    before = fake_mode.cache_enabled
+    fake_mode.cache_enabled = False
+    try:
+        yield
+    finally:
+        fake_mode.cache_enabled = before
+
+
+def get_plain_tensors(subclass: Tensor, *, out: list[Tensor | int | SymInt | OpaqueBase]) -> list[Any]:
+    """Append to ``out`` what a tensor wrapper holds, wrappers inside it unwrapped too, in order.
+
+    Args:
+        subclass: a traceable wrapper subclass, or anything else, which is appended itself.
+        out: the list to append to, which is also returned.
+    """
+    if not is_traceable_wrapper_subclass(subclass):
+        out.append(subclass)
+        return out
+    names, _ = subclass.__tensor_flatten__()
+    for name in names:
+        get_plain_tensors(getattr(subclass, name), out=out)
+    return out
+
+
+def is_fake(x: object) -> TypeGuard[Tensor]:
+    """Whether ``x`` is a fake tensor or a wrapper around fake tensors.
+
+    Raises:
+        AssertionError: a wrapper holds both fake and real tensors.
+    """
+    if isinstance(x, FakeTensor):
+        return True
+    if is_traceable_wrapper_subclass(x):
+        answers = {is_fake(inner) for inner in _inner_tensors(x)}
+        if len(answers) > 1:
+            raise AssertionError("got mixed fake and real tensors!")
+        return answers == {True}
+    inner = _unwrap(x)
+    return inner is not None and is_fake(inner)
+
+
+def maybe_get_fake_mode(t: object) -> FakeTensorMode | None:
+    """Return the mode of a fake tensor, or of the fake tensors that a wrapper holds; None for real tensors.
+
+    Raises:
+        AssertionError: a wrapper holds fake tensors of several modes.
+    """
+    if isinstance(t, FakeTensor):
+        return t.fake_mode
+    if is_traceable_wrapper_subclass(t):
+        mode: FakeTensorMode | None = None
+        for inner in _inner_tensors(t):
+            inner_mode = maybe_get_fake_mode(inner)
+            if mode is not None and inner_mode is not mode:
+                raise AssertionError("All fake tensor modes must be the same")
+            mode = inner_mode
+        return mode
+    wrapped = _unwrap(t)
+    return None if wrapped is None else maybe_get_fake_mode(wrapped)
+
+
+def _inner_tensors(wrapper: Any) -> Iterator[Tensor]:
+    names, _ = wrapper.__tensor_flatten__()
+    for name in names:
+        inner = getattr(wrapper, name)
+        if isinstance(inner, Tensor):
+            yield inner
+        elif not isinstance(inner, OpaqueBase):
+            raise AssertionError(f"expected Tensor or OpaqueBase, got {type(inner)}")
+
+
+def _unwrap(x: object) -> Tensor | None:
+    """Return the tensor inside a functional or functorch wrapper, None for anything else."""
+    if isinstance(x, FunctionalTensor):
+        return x.elem
+    if not isinstance(x, Tensor):
+        return None
+    if torch._is_functional_tensor(x):
+        reapply_views = torch._C._functionalization_reapply_views_tls()
+        return torch._C._functorch._unwrap_functional_tensor(x, reapply_views)
+    if is_functorch_wrapped_tensor(x):
+        return torch._C._functorch.get_unwrapped(x)
+    return None
+
+
+def tree_flatten_only(ty: type[_T], tree: object) -> list[_T]:
+    """Return the leaves of a pytree that are of type ``ty``."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, ty)]
+
+
+def ordered_set(*items: _T) -> dict[_T, bool]:
+    """Return a dictionary that serves as a set with an order: each item maps to True."""
+    return dict.fromkeys(items, True)

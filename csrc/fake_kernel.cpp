@@ -72,8 +72,7 @@ class FakeCall {
   void answer(const Recipe& recipe) {
     ++cache_.statistics.hits;
     // The arguments stay on the stack until the results exist, so that an exception leaves it whole.
-    torch::jit::Stack results;
-    results.reserve(facts_.results);
+    c10::SmallVector<c10::IValue, 4> results;
     recipe.build(key_.tensors(), reinterpret_cast<PyObject*>(mode_), results);
     if (C10_UNLIKELY(mode_->cache_crosscheck_enabled)) compare_with_computed(results);
     torch::jit::drop(*stack_, facts_.arguments);
@@ -99,7 +98,7 @@ class FakeCall {
     return after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words();
   }
 
-  C10_NOINLINE void compare_with_computed(const torch::jit::Stack& results) {
+  C10_NOINLINE void compare_with_computed(c10::ArrayRef<c10::IValue> results) {
     torch::jit::Stack computed = arguments().vec();
     mode_->cache_enabled = false;
     struct Reenable {

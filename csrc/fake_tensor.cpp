@@ -5,8 +5,10 @@
 #include <structmember.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pyobject_preservation.h>
 
 #include <array>
+#include <new>
 #include <vector>
 
 namespace fastfake {
@@ -101,15 +103,20 @@ PyObject* device_object(c10::Device device) {
 }
 
 at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mode, PyObject* device) {
-  at::Tensor tensor(std::move(impl));
-  auto object = PyRef::steal(THPVariable_Wrap(tensor, registered_class));
+  TORCH_INTERNAL_ASSERT(impl.unique(), "a TensorImpl that others refer to cannot get a Python object here");
+  // What THPVariable_Wrap does for a class that it has to examine first; this class is known.
+  auto object = PyRef::steal(registered_class->tp_alloc(registered_class, 0));
+  torch::utils::PyObjectPreservation::init_fresh_nonatomic(*impl, object.get());
+  auto* variable = reinterpret_cast<THPVariable*>(object.get());
+  new (&variable->cdata) at::Tensor(std::move(impl));
   slot(object.get(), offsets.fake_device) = Py_NewRef(device);
   slot(object.get(), offsets.fake_mode) = Py_NewRef(mode);
   for (const auto offset :
        {offsets.constant, offsets.real_tensor, offsets.pytype, offsets.dispatch_keys, offsets.memos}) {
     slot(object.get(), offset) = Py_NewRef(Py_None);
   }
-  return tensor;
+  // This reference to the TensorImpl is the second one, so from here on it keeps the object alive.
+  return variable->cdata;
 }
 
 }  // namespace fastfake

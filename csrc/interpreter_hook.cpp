@@ -1,5 +1,6 @@
 #include "interpreter_hook.h"
 
+#include "dispatch_cache.h"
 #include "fake_kernel.h"
 #include "fake_mode.h"
 #include "fake_tensor.h"
@@ -190,6 +191,7 @@ class InterpreterHook final : public PyInterpreterVTable {
     if (top == nullptr ? !dispatches_natively(Py_TYPE(fake.object())) : top != fake.mode()) return {};
     const ModeState* mode = native_mode(fake.mode());
     if (mode == nullptr || !mode->cache_enabled || mode->cache_crosscheck_enabled) return {};
+    ++DispatchCache::instance().statistics.hits;
     auto alias = clone_on_storage(self, self.storage());
     return adopt_as_fake(std::move(alias), fake.mode(), device_object(fake.device())).getIntrusivePtr();
   }

@@ -168,9 +168,9 @@ class Recipe::Builder {
     const Step& step = *next_++;
     if (const auto* tensor = std::get_if<NewTensor>(&step)) return make_tensor(*tensor);
     if (const auto* same = std::get_if<SameAsArgument>(&step)) {
-      return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(tensors_[same->index]));
+      return reference_to(tensors_[same->index]);
     }
-    if (const auto* same = std::get_if<SameAsResult>(&step)) return built_[same->index];
+    if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
     if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
     return make_list(std::get<ListOf>(step));
   }
@@ -179,8 +179,12 @@ class Recipe::Builder {
   at::Tensor make_tensor(const NewTensor& recipe) {
     at::Tensor tensor =
         adopt_as_fake(clone_on_storage(*recipe.prototype, storage_for(recipe)), mode_, recipe.device);
-    built_.push_back(tensor);
+    built_.push_back(tensor.unsafeGetTensorImpl());
     return tensor;
+  }
+
+  static at::Tensor reference_to(c10::TensorImpl* impl) {
+    return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
   }
 
   c10::Storage storage_for(const NewTensor& recipe) const {
@@ -188,7 +192,7 @@ class Recipe::Builder {
       case StorageSource::Argument:
         return tensors_[recipe.source_index]->storage();
       case StorageSource::Result:
-        return built_[recipe.source_index].storage();
+        return built_[recipe.source_index]->storage();
       case StorageSource::Fresh:
         break;
     }
@@ -206,7 +210,7 @@ class Recipe::Builder {
   std::vector<Step>::const_iterator end_;
   c10::ArrayRef<c10::TensorImpl*> tensors_;
   PyObject* mode_;
-  c10::SmallVector<at::Tensor, 4> built_;
+  c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
 };
 
 Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results) {
@@ -222,7 +226,7 @@ Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c
 }
 
 void Recipe::build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
-                   torch::jit::Stack& results) const {
+                   c10::SmallVectorImpl<c10::IValue>& results) const {
   Builder builder(steps_, tensors, mode);
   while (!builder.done()) results.push_back(builder.make_next());
 }

@@ -4,8 +4,8 @@
 #include "call_key.h"
 
 #include <ATen/core/ivalue.h>
-#include <ATen/core/stack.h>
 #include <c10/core/TensorImpl.h>
+#include <c10/util/SmallVector.h>
 #include <torch/csrc/python_headers.h>
 
 #include <cstdint>
@@ -59,7 +59,8 @@ class Recipe {
 
   // Makes the results for other arguments with an equal key and appends them to `results`.
   // `tensors` are the argument tensors as CallKey lists them. Needs the GIL.
-  void build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode, torch::jit::Stack& results) const;
+  void build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
+             c10::SmallVectorImpl<c10::IValue>& results) const;
 
   // Memory held, in bytes.
   size_t bytes() const;

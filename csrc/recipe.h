@@ -62,6 +62,8 @@ class Recipe {
   void build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
              c10::SmallVectorImpl<c10::IValue>& results) const;
 
+  const std::vector<Step>& steps() const { return steps_; }
+
   // Memory held, in bytes.
   size_t bytes() const;
 

@@ -26,10 +26,30 @@ __all__ = ["FakeTensor", "FakeTensorConfig"]
 aten = torch.ops.aten
 
 
-class FakeTensorConfig:
-    """Settings of the process, read from the environment at import."""
+def _remember_where_made(tensor: Tensor) -> None:
+    tensor._debug_trace = CapturedTraceback.extract(skip=1)  # type: ignore[attr-defined]
 
-    debug = os.environ.get("TORCH_FAKE_TENSOR_DEBUG", "0") == "1"
+
+class _ObservedClass(type):
+    """The type of FakeTensorConfig: has native code, which makes most tensors, follow a change of `debug`."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "debug":
+            _C.observe_new_tensors(_remember_where_made if value else None)
+
+
+class FakeTensorConfig(metaclass=_ObservedClass):
+    """Settings of the process, which may be changed at any time.
+
+    Attributes:
+        debug: whether each fake tensor remembers in ``_debug_trace`` where it was made.
+    """
+
+    debug: bool
+
+
+FakeTensorConfig.debug = os.environ.get("TORCH_FAKE_TENSOR_DEBUG", "0") == "1"
 
 
 # Queries about the tensor itself. They are served from the tensor's own fields whatever mode is active,
@@ -52,11 +72,14 @@ ATTRIBUTE_QUERIES: dict[Any, Any] = {
 }
 
 # What `type(fake)(elem, **vars(fake))` may pass besides the constructor's own arguments: memos, which a
-# new tensor starts without, and the trace of where the old one was made.
+# new tensor starts without, under torch's names and in our slot, and the trace of where the old one was made.
 _MEMO_NAMES = ("nonzero", "item", "unique", "unique_consecutive", "nested_int")
 _IGNORED_STATE = frozenset(
-    {f"_{name}_memo{suffix}" for name in _MEMO_NAMES for suffix in ("", "_vc", "_epoch")} | {"_debug_trace"}
+    {f"_{name}_memo{suffix}" for name in _MEMO_NAMES for suffix in ("", "_vc", "_epoch")} | {"_debug_trace", "_memos"}
 )
+
+
+_INSTANCE_DICTIONARY: Any = vars(Tensor)["__dict__"]
 
 
 class FakeTensor(Tensor):
@@ -64,7 +87,7 @@ class FakeTensor(Tensor):
 
     It is a meta tensor that carries the dispatch keys of the device it imitates, so that autograd and
     autocast treat it as one on that device. The fields below are slots: native code reads and writes them
-    at fixed offsets.
+    at fixed offsets. The attribute ``device`` is native as well.
 
     Attributes:
         fake_mode: the mode that made it.
@@ -103,6 +126,39 @@ class FakeTensor(Tensor):
         super().__init_subclass__(**kwargs)
         if "__torch_function__" not in cls.__dict__:
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
+
+    # torch keeps the fields in the instance's dictionary, and its users take them from there to make a similar
+    # tensor. Here they get into the dictionary when it is asked for; the slots stay what counts.
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The instance's attributes, fields included."""
+        attributes: dict[str, Any] = _INSTANCE_DICTIONARY.__get__(self)
+        for name in FakeTensor.__slots__:
+            if hasattr(self, name):
+                attributes[name] = getattr(self, name)
+        return attributes
+
+    @__dict__.setter
+    def __dict__(self, attributes: dict[str, Any]) -> None:
+        _INSTANCE_DICTIONARY.__set__(self, attributes)
+        for name in FakeTensor.__slots__:
+            if name in attributes:
+                setattr(self, name, attributes[name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""
+        return self.__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
+        """Return a copy of the same mode, unless the mode is being copied too.
+
+        A tensor of a mode of its own could not meet the original, or anything else, in an operator.
+        """
+        memo.setdefault(id(self.fake_mode), self.fake_mode)
+        copied = super().__deepcopy__(memo)
+        if isinstance(copied, FakeTensor) and copied.constant is not None:
+            copied.fake_mode.fake_tensor_converter.add_constant_storage_mapping(copied)
+        return copied
 
     @property
     def fake_device(self) -> torch.device:
@@ -192,7 +248,7 @@ class FakeTensor(Tensor):
         if _is_param:
             self._is_param = True
         if FakeTensorConfig.debug:
-            self._debug_trace = CapturedTraceback.extract()
+            _remember_where_made(self)
         return self
 
     def __init__(self, *args: object, **kwargs: object) -> None:

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import cache, converter, copy_mode, devices, errors, fake_mode, fake_tensor, kernel_invocation, memo, metadata
-from . import queries, thread_state
+from . import (
+    cache,
+    cache_entries,
+    converter,
+    copy_mode,
+    devices,
+    errors,
+    fake_mode,
+    fake_tensor,
+    kernel_invocation,
+    logs,
+    memo,
+    metadata,
+    queries,
+    thread_state,
+)
 from .miss import decomposition, fallback_kernel, operator_traits
 
 __all__ = ["replacements"]
 
 _MODULES = (
     cache,
+    cache_entries,
     converter,
     copy_mode,
     errors,
     fake_mode,
     fake_tensor,
     kernel_invocation,
+    logs,
     memo,
     metadata,
     queries,

@@ -100,7 +100,7 @@ class _DispatchCacheBypassEntry:
 
 
 @dataclass
-class _BypassDispatchCache(Exception):  # noqa: N818 - torch's name
+class _BypassDispatchCache(Exception):
     """A call cannot be cached, for ``reason``."""
 
     reason: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,14 +74,15 @@ ATTRIBUTE_QUERIES: dict[Any, Any] = {
 }
 
 # What `type(fake)(elem, **vars(fake))` may pass besides the constructor's own arguments: memos, which a
-# new tensor starts without, under torch's names and in our slot, and the trace of where the old one was made.
+# new tensor starts without, and the trace of where the old one was made.
 _MEMO_NAMES = ("nonzero", "item", "unique", "unique_consecutive", "nested_int")
 _IGNORED_STATE = frozenset(
-    {f"_{name}_memo{suffix}" for name in _MEMO_NAMES for suffix in ("", "_vc", "_epoch")} | {"_debug_trace", "_memos"}
+    {f"_{name}_memo{suffix}" for name in _MEMO_NAMES for suffix in ("", "_vc", "_epoch")} | {"_debug_trace"}
 )
 
 
 _INSTANCE_DICTIONARY: Any = vars(Tensor)["__dict__"]
+_FIELDS = frozenset({"_fake_device", "constant", "dispatch_keys", "fake_mode", "pytype", "real_tensor"})
 
 
 class FakeTensor(Tensor):
@@ -98,7 +101,7 @@ class FakeTensor(Tensor):
         dispatch_keys: the dispatch keys of the tensor that it stands for, where recorded.
     """
 
-    __slots__ = ("_fake_device", "_memos", "constant", "dispatch_keys", "fake_mode", "pytype", "real_tensor")
+    __slots__ = (*sorted(_FIELDS), "_memos")
 
     _fake_device: torch.device
     _memos: dict[str, Any] | None
@@ -133,21 +136,22 @@ class FakeTensor(Tensor):
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         """The instance's attributes, fields included."""
         attributes: dict[str, Any] = _INSTANCE_DICTIONARY.__get__(self)
-        for name in FakeTensor.__slots__:
-            if hasattr(self, name):
-                attributes[name] = getattr(self, name)
+        attributes.update((name, getattr(self, name)) for name in _FIELDS if hasattr(self, name))
         return attributes
 
     @__dict__.setter
     def __dict__(self, attributes: dict[str, Any]) -> None:
         _INSTANCE_DICTIONARY.__set__(self, attributes)
-        for name in FakeTensor.__slots__:
-            if name in attributes:
-                setattr(self, name, attributes[name])
+        for name in _FIELDS & attributes.keys():
+            setattr(self, name, attributes[name])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""
-        return self.__dict__
+        slots = copyreg._slotnames(type(self))  # type: ignore[attr-defined]
+        state = self.__dict__ | {name: getattr(self, name) for name in slots if hasattr(self, name)}
+        # A copy remembers what the original does now, not what it learns later.
+        state["_memos"] = copy.copy(self._memos)
+        return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
         """Return a copy of the same mode, unless the mode is being copied too.

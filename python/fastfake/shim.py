@@ -15,10 +15,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-
-import torch._subclasses.fake_impls
 import torch._subclasses.fake_tensor as torch_fake_tensor
-import torch._subclasses.fake_utils
 
 from . import _C
 
@@ -45,6 +42,7 @@ def install() -> None:
     """Put fastfake's classes in the place of torch's. Doing so twice is doing it once."""
     if is_installed():
         return
+    _carry_settings(*_replacements()["FakeTensorConfig"])
     _rebind({id(theirs): ours for theirs, ours in _replacements().values()})
     _C.install_interpreter_hook()
 
@@ -54,6 +52,8 @@ def uninstall() -> None:
     if not is_installed():
         return
     _C.remove_interpreter_hook()
+    theirs, ours = _replacements()["FakeTensorConfig"]
+    _carry_settings(ours, theirs)
     _rebind({id(ours): theirs for theirs, ours in _replacements().values()})
 
 
@@ -73,6 +73,12 @@ def ensure_installed() -> None:
     """Install at the first use of a mode, so that torch's helpers recognise its tensors."""
     if not is_installed():
         install()
+
+
+def _carry_settings(old: Any, new: Any) -> None:
+    """Keep settings that were made on the class which is about to be replaced."""
+    if new.debug != old.debug:
+        new.debug = old.debug
 
 
 def _rebind(new_of: dict[int, Any]) -> None:

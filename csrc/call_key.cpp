@@ -183,15 +183,13 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
 
 Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
-  if (is_index_ && !tensors_.empty() && (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
+  if (is_index_ && tensors_.size() > 0 &&
+      (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
     return "dynamic output shape";
   }
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (tensors_[i] == impl) {
-      push(tagged(Tag::RepeatedTensor, i));
-      tensors_.push_back(impl);
-      return nullptr;
-    }
+  if (const auto number = tensors_.find(impl)) {
+    push(tagged(Tag::RepeatedTensor, *number));
+    return nullptr;
   }
   const auto keys = impl->key_set();
   if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return "symbolic shape";
@@ -207,21 +205,20 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
                                    static_cast<uint64_t>(impl->is_wrapped_number()) << 9 |
                                    device_bits(device) << 16 | sizes.size() << 32));
   push(keys.raw_repr());
-  push(storage_owner(impl));
+  push(storage_number(impl));
   push(static_cast<uint64_t>(storage_bytes.as_int_unchecked()));
   push(static_cast<uint64_t>(impl->storage_offset()));
   for (const auto size : sizes) push(static_cast<uint64_t>(size));
   for (const auto stride : impl->strides()) push(static_cast<uint64_t>(stride));
-  tensors_.push_back(impl);
+  tensors_.add(impl);
   return nullptr;
 }
 
-uint64_t CallKey::storage_owner(const c10::TensorImpl* impl) const {
-  const auto* storage = impl->storage().unsafeGetStorageImpl();
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (tensors_[i]->storage().unsafeGetStorageImpl() == storage) return i;
-  }
-  return tensors_.size();
+uint64_t CallKey::storage_number(const c10::TensorImpl* impl) {
+  auto* storage = impl->storage().unsafeGetStorageImpl();
+  if (const auto number = storages_.find(storage)) return *number;
+  storages_.add(storage);
+  return storages_.size() - 1;
 }
 
 // A Python number among the arguments: a real zero-dimensional tensor that torch made for it.

@@ -21,13 +21,12 @@ from .logs import log
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from torch._guards import Source
     from torch._ops import OpOverload
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
     from torch.types import IntLikeType
     from torch.utils._pytree import TreeSpec
+    from typing_extensions import Self
 
 __all__ = ["FakeTensorMode"]
 

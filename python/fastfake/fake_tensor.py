@@ -41,7 +41,8 @@ def _symbolic_tuple_as_ints(values: Sequence[Any]) -> tuple[int, ...]:
 def _device_query(args: Sequence[object]) -> torch.device:
     if len(args) != 1 or not isinstance(args[0], FakeTensor):
         raise AssertionError("Expected exactly one FakeTensor argument for _device_handler")
-    return args[0].device
+    # From the slot: `args[0].device` may be what led here.
+    return torch.device("meta") if _C.in_kernel_invocation() else args[0]._fake_device
 
 
 ATTRIBUTE_QUERIES: dict[Any, Any] = {

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import cache, converter, copy_mode, devices, errors, fake_mode, fake_tensor, kernel_invocation, memo, metadata
-from . import queries, thread_state
+from . import (
+    cache,
+    converter,
+    copy_mode,
+    devices,
+    errors,
+    fake_mode,
+    fake_tensor,
+    kernel_invocation,
+    memo,
+    metadata,
+    queries,
+    thread_state,
+)
 from .miss import decomposition, fallback_kernel, operator_traits
 
 __all__ = ["replacements"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from . import (
     constants,
     conversion,
@@ -71,6 +73,8 @@ def _run_higher_order(call: Call) -> object:
 
 
 def _convert_arguments(call: Call) -> None:
+    if sum(isinstance(leaf, Tensor) for leaf in call.flat_args) == len(call.fake_args):
+        return
     call.replace_args(
         *conversion.convert_real_tensors(
             call.mode, call.func, call.mode.fake_tensor_converter, call.flat_args, call.args_spec

@@ -81,7 +81,7 @@ int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
 }
 
 template <bool ModeState::* member>
-constexpr PyGetSetDef flag(const char* name, const char* doc) {
+constexpr PyGetSetDef flag(const char* name, const char* doc) noexcept {
   return {name, get_flag<member>, set_flag<member>, doc, nullptr};
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastfake import _C, FakeTensorMode, disable_fake_tensor_cache
 
@@ -220,6 +221,18 @@ def test_thread_settings_are_part_of_the_key(mode: FakeTensorMode) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert (torch.empty(3, dtype=torch.int32) / 2).dtype == torch.float32
+
+
+def test_the_choice_of_attention_backend_follows_the_settings(mode: FakeTensorMode) -> None:
+    query = torch.empty(1, 2, 8, 16)
+
+    def choice() -> int:
+        return torch._fused_sdp_choice(query, query, query)
+
+    usual = choice()
+    with sdpa_kernel(SDPBackend.MATH):
+        assert choice() == SDPBackend.MATH.value != usual
+    assert choice() == usual
 
 
 def test_modes_share_the_cache_but_not_each_others_tensors() -> None:

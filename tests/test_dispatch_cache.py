@@ -223,16 +223,21 @@ def test_thread_settings_are_part_of_the_key(mode: FakeTensorMode) -> None:
     assert (torch.empty(3, dtype=torch.int32) / 2).dtype == torch.float32
 
 
-def test_the_choice_of_attention_backend_follows_the_settings(mode: FakeTensorMode) -> None:
+def test_attention_settings_are_part_of_the_key_of_attention_operators(mode: FakeTensorMode) -> None:
     query = torch.empty(1, 2, 8, 16)
 
-    def choice() -> int:
-        return torch._fused_sdp_choice(query, query, query)
+    def misses_of_choosing() -> int:
+        before = FakeTensorMode.cache_info().misses
+        torch._fused_sdp_choice(query, query, query)
+        return FakeTensorMode.cache_info().misses - before
 
-    usual = choice()
+    assert misses_of_choosing() == 1
+    assert misses_of_choosing() == 0
     with sdpa_kernel(SDPBackend.MATH):
-        assert choice() == SDPBackend.MATH.value != usual
-    assert choice() == usual
+        assert misses_of_choosing() == 1
+    with sdpa_kernel([SDPBackend.MATH, SDPBackend.FLASH_ATTENTION], set_priority=True):
+        assert misses_of_choosing() == 1
+    assert misses_of_choosing() == 0
 
 
 def test_modes_share_the_cache_but_not_each_others_tensors() -> None:

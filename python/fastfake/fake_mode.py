@@ -18,14 +18,14 @@ from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log
-from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline
+from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
 
 if TYPE_CHECKING:
     from torch._guards import Source
     from torch._ops import OpOverload
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
     from torch.types import IntLikeType
-    from torch.utils._pytree import TreeSpec
+    from torch.utils._pytree import KeyPath, TreeSpec
     from typing_extensions import Self
 
 __all__ = ["FakeTensorMode"]
@@ -242,6 +242,16 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     ) -> None:
         """Forget the values of fake tensors that ``func`` writes to, and of their aliases."""
         constants.forget_written(self, func, flat_arg_fake_tensors, args, kwargs)
+
+    def _maybe_infer_fake(self, func: OpOverload, path: KeyPath, fake: object, real: object) -> tuple[Any, bool]:
+        """Check one fake result against the real one; see `miss.real_crosscheck.check_leaf`."""
+        return real_crosscheck.check_leaf(self, func, path, fake, real)
+
+    def _maybe_infer_fake_kernel_from_pytree_out(
+        self, func: OpOverload, fake_in: object, real_in: object, fake_out: object, real_out: object
+    ) -> Any:
+        """Check all fake results of a call against the real ones; see `miss.real_crosscheck.check_results`."""
+        return real_crosscheck.check_results(self, func, fake_in, real_in, fake_out, real_out)
 
     # Jagged tensors.
 

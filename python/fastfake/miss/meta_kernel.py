@@ -34,6 +34,7 @@ def run(call: Call) -> object:
         with in_kernel_invocation_manager(call.mode):
             results = call.func(*call.args, **call.kwargs)
     except NotImplementedError as error:
+        call.real_run = None
         return run_for_want_of_meta(call, error)
     except Exception:
         log.exception("failed while attempting to run meta for %s", call.func)

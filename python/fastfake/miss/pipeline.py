@@ -14,10 +14,11 @@ from . import (
     fake_implementations,
     higher_order,
     meta_kernel,
+    real_propagation,
     subclasses,
 )
 from .call import NOT_HANDLED, Call
-from .operator_traits import is_higher_order, traits_of
+from .operator_traits import OperatorTraits, is_higher_order, traits_of
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -48,11 +49,18 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
         return result
     constants.forget_written(mode, func, call.fake_args, call.args, call.kwargs)
 
+    call.real_run = real_propagation.run_for_real(call)
+    return real_propagation.propagate(call, _fake_results(call, traits))
+
+
+def _fake_results(call: Call, traits: OperatorTraits) -> object:
+    """Try the ways to compute on fake tensors one after the other."""
     for step in (
         lambda: decomposition.fast_implementation(call),
         lambda: decomposition.decompose(call, traits),
         lambda: fake_implementations.prim_meta(call, traits),
         lambda: fake_implementations.operator_profile(call),
+        lambda: real_propagation.infer_missing_fake_kernel(call),
         lambda: fake_implementations.registered_by_user(call),
         lambda: fake_implementations.special_cased_by_torch(call),
     ):

@@ -66,6 +66,12 @@ def new_mode(fakes: Any, **settings: bool) -> Any:
     return fakes.FakeTensorMode(shape_env=ShapeEnv(**{**allowed, **settings}), static_shapes=True)
 
 
+def fake_ones(mode: Any, *shape: int, dtype: torch.dtype = torch.float32, **conversion: Any) -> torch.Tensor:
+    """Convert a real tensor, also while a mode is active."""
+    with torch._subclasses.fake_tensor.unset_fake_temporarily():
+        return mode.from_tensor(torch.ones(*shape, dtype=dtype), **conversion)
+
+
 def pending(mode: Any) -> list[str]:
     """Name the unbacked symbols that wait for a binding. Their order is that of a set in torch."""
     return sorted(str(symbol) for symbol in mode.shape_env.pending_fresh_unbacked_symbols)

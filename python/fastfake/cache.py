@@ -1,12 +1,14 @@
-"""The dispatch cache as Python sees it. The table itself is native."""
+"""The dispatch cache as Python sees it: a native table, and one in Python for higher-order operators."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from . import _C
+from .miss import higher_order_cache
 
 __all__ = ["DispatchCacheInfo", "cache_clear", "cache_info"]
 
@@ -30,12 +32,16 @@ class DispatchCacheInfo:
 
 def cache_info() -> DispatchCacheInfo:
     """Return the statistics of the process's cache."""
-    return DispatchCacheInfo(*_C.cache_statistics())
+    hits, misses, bypasses, size = _C.cache_statistics()
+    graphs = higher_order_cache.statistics()
+    all_bypasses = dict(Counter(bypasses) + graphs.bypasses)
+    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size)
 
 
 def cache_clear() -> None:
     """Drop all entries and set the statistics to zero."""
     _C.cache_clear()
+    higher_order_cache.clear()
 
 
 class Statistic:

@@ -6,7 +6,7 @@ import logging
 
 import torch._logging
 
-__all__ = ["log", "not_implemented_log"]
+__all__ = ["hierarchical_compile_log", "log", "not_implemented_log"]
 
 log = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -20,3 +20,4 @@ def _artifact_logger(name: str) -> logging.Logger:
 
 
 not_implemented_log = _artifact_logger("not_implemented")
+hierarchical_compile_log = _artifact_logger("hierarchical_compile")

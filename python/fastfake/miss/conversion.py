@@ -46,7 +46,7 @@ def convert_real_tensors(
             if not mode.is_our_fake(arg):
                 _check_may_convert(mode, func, arg, flat_args, args_spec)
                 arg = converter.from_real_tensor(mode, arg)
-            fakes.append(arg)  # type: ignore[arg-type]
+            fakes.append(arg)
         converted.append(arg)
     return converted, fakes
 

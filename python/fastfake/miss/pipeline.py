@@ -13,6 +13,7 @@ from . import (
     decomposition,
     fake_implementations,
     higher_order,
+    higher_order_cache,
     meta_kernel,
     real_propagation,
     subclasses,
@@ -37,7 +38,7 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
     if subclasses.found_in(call.flat_args):
         return NotImplemented
     if is_higher_order(func):
-        return _run_higher_order(call)
+        return higher_order_cache.cached(call, lambda: _run_higher_order(call))
     traits = traits_of(func)
 
     result = constants.lift_numbers(call, traits)
@@ -72,12 +73,7 @@ def _fake_results(call: Call, traits: OperatorTraits) -> object:
 
 def _run_higher_order(call: Call) -> object:
     _convert_arguments(call)
-    result = higher_order.run(call)
-    if result is NOT_HANDLED:
-        raise NotImplementedError(
-            f"There was no rule registered for HigherOrderOperator {call.func} and FakeTensorMode"
-        )
-    return result
+    return higher_order.run(call)
 
 
 def _convert_arguments(call: Call) -> None:

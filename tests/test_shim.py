@@ -115,6 +115,14 @@ def test_rules_of_higher_order_operators_are_found_for_our_mode() -> None:
     assert theirs not in classes_with_rules()
 
 
+def test_dynamo_takes_the_tensors_of_either_side_for_tensors() -> None:
+    from torch._dynamo.variables.builder import VariableBuilder
+
+    for change in (fastfake.install, fastfake.uninstall, fastfake.install):
+        change()
+        assert torch_fake_tensor.FakeTensor in VariableBuilder._type_dispatch()
+
+
 def test_the_first_mode_installs() -> None:
     assert not _C.interpreter_hook_installed()
     fastfake.FakeTensorMode()

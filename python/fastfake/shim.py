@@ -57,6 +57,7 @@ def install() -> None:
     for module in _modules():
         _changed.extend(_rebind_globals(vars(module), ours_of))
     _rebind_rule_tables(ours_of)
+    _forget_dynamo_types()
     _C.install_interpreter_hook()
 
 
@@ -79,6 +80,7 @@ def uninstall() -> None:
         if module.__name__.partition(".")[0] == "torch":
             _rebind_globals(vars(module), theirs_of)
     _rebind_rule_tables(theirs_of)
+    _forget_dynamo_types()
 
 
 @contextlib.contextmanager
@@ -143,3 +145,10 @@ def _operators_with_rules() -> Iterator[OperatorBase]:
             for overload in vars(packet).values():
                 if isinstance(overload, torch._ops.OpOverload) and overload.python_key_table:
                     yield overload
+
+
+def _forget_dynamo_types() -> None:
+    """Let Dynamo make its table of Python types, with FakeTensor in it, anew if it has made one."""
+    builder = getattr(sys.modules.get("torch._dynamo.variables.builder"), "VariableBuilder", None)
+    if builder is not None:
+        builder._type_dispatch_impl.cache_clear()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sympy
 from torch import SymFloat, SymInt, Tensor
 from torch._logging import dtrace_structured
 from torch.utils import _pytree as pytree
@@ -19,6 +18,7 @@ from ..errors import MetadataMismatchError
 from .inferred_kernel import infer_tensor
 
 if TYPE_CHECKING:
+    import sympy
     from torch._ops import OpOverload
     from torch.utils._pytree import KeyPath
 
@@ -149,6 +149,9 @@ def _check_number(mode: FakeTensorMode, fake: Any, real: Any) -> None:
     A symbolic number is compared where the values of all its symbols are known.
     """
     if isinstance(fake, SymInt | SymFloat):
+        # Not before symbols exist: sympy takes long to import.
+        import sympy
+
         shape_env = mode.shape_env
         if shape_env is None:
             raise AssertionError("self.shape_env must not be None for symbolic values")

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import sympy
 from torch import Tensor
 from torch._library import utils as library_utils
 from torch._library.fake_class_registry import FakeScriptObject
@@ -163,6 +162,7 @@ def _attach(mode: FakeTensorMode, fake: Any, real: Any) -> None:
 
 def _learn(mode: FakeTensorMode, number: Any, real: Any) -> None:
     """Record the value of a number that is an unbacked symbol, or the truth of one that stands for a bool."""
+    import sympy
     from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
     if not isinstance(number, py_sym_types) or not free_unbacked_symbols(number):

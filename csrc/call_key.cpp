@@ -83,18 +83,6 @@ uint64_t mix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-uint64_t hash_words(c10::ArrayRef<uint64_t> words) {
-  constexpr uint64_t first_secret = 0xa0761d6478bd642fULL;
-  constexpr uint64_t second_secret = 0xe7037ed1a0b428dbULL;
-  uint64_t hash = words.size();
-  size_t i = 0;
-  for (; i + 1 < words.size(); i += 2) {
-    hash = mix(words[i] ^ first_secret, words[i + 1] ^ second_secret ^ hash);
-  }
-  if (i < words.size()) hash = mix(words[i] ^ first_secret, hash ^ second_secret);
-  return hash;
-}
-
 constexpr c10::DispatchKeySet kinds_that_are_not_dense({
     c10::DispatchKey::Sparse,
     c10::DispatchKey::SparseCsr,
@@ -121,6 +109,18 @@ Bypass layout_bypass(const c10::TensorImpl& impl) {
 }
 
 }  // namespace
+
+uint64_t hash_words(c10::ArrayRef<uint64_t> words) {
+  constexpr uint64_t first_secret = 0xa0761d6478bd642fULL;
+  constexpr uint64_t second_secret = 0xe7037ed1a0b428dbULL;
+  uint64_t hash = words.size();
+  size_t i = 0;
+  for (; i + 1 < words.size(); i += 2) {
+    hash = mix(words[i] ^ first_secret, words[i + 1] ^ second_secret ^ hash);
+  }
+  if (i < words.size()) hash = mix(words[i] ^ first_secret, hash ^ second_secret);
+  return hash;
+}
 
 Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
   mode_ = &mode;

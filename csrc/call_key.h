@@ -22,6 +22,9 @@ namespace fastfake {
 // Why a call is not cached; null when it is.
 using Bypass = const char*;
 
+// The hash of the words of a key.
+uint64_t hash_words(c10::ArrayRef<uint64_t> words);
+
 class CallKey {
  public:
   // Reads the arguments of a call under `mode`. Returns why the call cannot be cached, or null; only in

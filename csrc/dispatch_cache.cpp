@@ -1,5 +1,6 @@
 #include "dispatch_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace fastfake {
@@ -30,6 +31,16 @@ void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
   if (bytes_ > limit_) sweep();
 }
 
+const CacheEntry* DispatchCache::peek(c10::ArrayRef<uint64_t> words) const {
+  const auto found = table_.find(WordsView{words, hash_words(words)});
+  return found == table_.end() ? nullptr : found->second.get();
+}
+
+void DispatchCache::erase(c10::ArrayRef<uint64_t> words) {
+  const auto found = std::ranges::find(clock_, peek(words));
+  if (found != clock_.end()) erase_at(static_cast<size_t>(found - clock_.begin()));
+}
+
 void DispatchCache::clear() {
   // The entries die after the members are consistent again: a destructor may run Python code.
   auto entries = std::exchange(table_, {});
@@ -44,6 +55,14 @@ void DispatchCache::set_limit(size_t bytes) {
   if (bytes_ > limit_) sweep();
 }
 
+void DispatchCache::erase_at(size_t position_in_clock) {
+  const CacheEntry* entry = clock_[position_in_clock];
+  bytes_ -= entry->bytes();
+  clock_[position_in_clock] = clock_.back();
+  clock_.pop_back();
+  table_.erase(WordsView{entry->words, entry->hash});
+}
+
 void DispatchCache::sweep() {
   // An eighth below the limit, so that the next insertion does not sweep again.
   const size_t target = limit_ - limit_ / 8;
@@ -54,10 +73,7 @@ void DispatchCache::sweep() {
       ++hand_;
       continue;
     }
-    bytes_ -= candidate->bytes();
-    clock_[hand_] = clock_.back();
-    clock_.pop_back();
-    table_.erase(WordsView{candidate->words, candidate->hash});
+    erase_at(hand_);
   }
 }
 

@@ -43,7 +43,14 @@ class DispatchCache {
   // meanwhile clears the cache.
   c10::intrusive_ptr<CacheEntry> find(const CallKey& key);
   void insert(const CallKey& key, Recipe recipe, Bypass bypass);
+  // The entry with these words, or null, for those who only look: it does not count as a hit.
+  const CacheEntry* peek(c10::ArrayRef<uint64_t> words) const;
+  // Drops the entry with these words, if there is one.
+  void erase(c10::ArrayRef<uint64_t> words);
   void clear();
+
+  // All entries, in no order that means anything. Valid until the cache changes.
+  c10::ArrayRef<CacheEntry*> entries() const { return clock_; }
 
   size_t size() const { return table_.size(); }
   size_t bytes() const { return bytes_; }
@@ -64,6 +71,7 @@ class DispatchCache {
     size_t operator()(const WordsView& view) const { return view.hash; }
   };
 
+  void erase_at(size_t position_in_clock);
   void sweep();
 
   ska::flat_hash_map<WordsView, c10::intrusive_ptr<CacheEntry>, HashOfWords> table_;

@@ -1,5 +1,6 @@
 #include "fake_tensor.h"
 
+#include "kernel_invocation.h"
 #include "python_guards.h"
 
 #include <structmember.h>
@@ -16,6 +17,7 @@ namespace fastfake {
 namespace {
 
 PyTypeObject* registered_class = nullptr;
+PyObject* creation_observer = nullptr;
 
 struct SlotOffsets {
   Py_ssize_t fake_device = 0;
@@ -42,6 +44,33 @@ bool is_fake_tensor_type(PyTypeObject* type) noexcept {
          (registered_class != nullptr && PyType_IsSubtype(type, registered_class) != 0);
 }
 
+PyObject* meta_device() {
+  static PyObject* device = device_object(c10::kMeta);
+  return device;
+}
+
+// torch's own getter of `device` asks for a dispatch to the class first and makes a new object each time.
+PyObject* get_device(PyObject* self, void* /*closure*/) {
+  const auto fake = FakeTensorView::of(self);
+  if (!fake) {
+    PyErr_SetString(PyExc_AttributeError, "device: the fake tensor was made around its constructor");
+    return nullptr;
+  }
+  return Py_NewRef(in_kernel_invocation() ? meta_device() : slot(self, offsets.fake_device));
+}
+
+int refuse_device(PyObject* /*self*/, PyObject* value, void* /*closure*/) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "the device of a fake tensor cannot be deleted");
+  } else {
+    PyErr_SetNone(PyExc_NotImplementedError);
+  }
+  return -1;
+}
+
+PyGetSetDef device_attribute = {"device", get_device, refuse_device,
+                                "The imitated device; meta while a kernel computes metadata.", nullptr};
+
 }  // namespace
 
 void register_fake_tensor_class(PyTypeObject* type) {
@@ -54,9 +83,18 @@ void register_fake_tensor_class(PyTypeObject* type) {
       .dispatch_keys = slot_offset(type, "dispatch_keys"),
       .memos = slot_offset(type, "_memos"),
   };
+  const auto device = PyRef::steal(PyDescr_NewGetSet(type, &device_attribute));
+  if (PyObject_SetAttrString(reinterpret_cast<PyObject*>(type), "device", device.get()) != 0) {
+    throw python_error();
+  }
+  meta_device();
   // Kept for good: the hook may meet a fake tensor at any time until the process ends.
   Py_INCREF(type);
   registered_class = type;
+}
+
+void observe_new_tensors(PyObject* callable) {
+  Py_XSETREF(creation_observer, callable == Py_None ? nullptr : Py_XNewRef(callable));
 }
 
 PyTypeObject* fake_tensor_class() noexcept { return registered_class; }
@@ -114,6 +152,9 @@ at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mod
   for (const auto offset :
        {offsets.constant, offsets.real_tensor, offsets.pytype, offsets.dispatch_keys, offsets.memos}) {
     slot(object.get(), offset) = Py_NewRef(Py_None);
+  }
+  if (C10_UNLIKELY(creation_observer != nullptr)) {
+    PyRef::steal(PyObject_CallOneArg(creation_observer, object.get()));
   }
   // This reference to the TensorImpl is the second one, so from here on it keeps the object alive.
   return variable->cdata;

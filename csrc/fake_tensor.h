@@ -12,9 +12,12 @@
 
 namespace fastfake {
 
-// Tells C++ which Python class is FakeTensor and reads the offsets of its slots. To be called once,
-// when the class exists. Throws if a slot is missing.
+// Tells C++ which Python class is FakeTensor, reads the offsets of its slots and gives it the attribute
+// `device`. To be called once, when the class exists. Throws if a slot is missing.
 void register_fake_tensor_class(PyTypeObject* type);
+
+// Has `callable` called with every fake tensor that C++ makes from now on; null or None ends that.
+void observe_new_tensors(PyObject* callable);
 
 // The registered class; null before registration. A borrowed reference.
 PyTypeObject* fake_tensor_class() noexcept;

@@ -1,4 +1,5 @@
 // The Python module fastfake._C: bindings only.
+#include "cache_inspection.h"
 #include "common_device.h"
 #include "device_guards.h"
 #include "dispatch_cache.h"
@@ -67,6 +68,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
 
+  module.def("observe_new_tensors", wrap_pybind_function([](const py::object& callable) {
+               observe_new_tensors(callable.ptr());
+             }),
+             py::arg("callable"));
   module.def("in_kernel_invocation", &in_kernel_invocation);
   py::class_<KernelInvocationContext>(module, "KernelInvocation")
       .def(py::init<>())
@@ -82,6 +87,14 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("cache_statistics", wrap_pybind_function(cache_statistics));
   module.def("cache_clear", wrap_pybind_function([] { DispatchCache::instance().clear(); }));
+  module.def("cache_key", wrap_pybind_function(cache_key), py::arg("mode"), py::arg("name"),
+             py::arg("overload"), py::arg("args"), py::arg("kwargs"));
+  module.def("cache_keys", wrap_pybind_function(cache_keys));
+  module.def("cache_entry", wrap_pybind_function(cache_entry), py::arg("words"));
+  module.def("cache_erase", wrap_pybind_function([](const std::vector<uint64_t>& words) {
+               DispatchCache::instance().erase(words);
+             }),
+             py::arg("words"));
   module.def("cache_bytes", wrap_pybind_function([] { return DispatchCache::instance().bytes(); }));
   module.def("cache_limit", wrap_pybind_function([] { return DispatchCache::instance().limit(); }));
   module.def("set_cache_limit",

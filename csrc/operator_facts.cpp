@@ -23,6 +23,12 @@ Table& table() {
   return *facts;
 }
 
+// The names of all operators that have facts, by id less one.
+std::vector<c10::OperatorName>& names() {
+  static auto* all = new std::vector<c10::OperatorName>();
+  return *all;
+}
+
 // The operator's name lives inside the dispatcher's record of it, which does not move.
 OperatorId id_of(const c10::OperatorHandle& op) { return &op.operator_name(); }
 
@@ -89,9 +95,9 @@ const OperatorFacts& operator_facts(const c10::OperatorHandle& op) {
   if (C10_LIKELY(found != table().end())) return *found->second;
 
   const auto& schema = op.schema();
-  static uint64_t last_id = 0;
   auto facts = std::make_unique<OperatorFacts>();
-  facts->id = ++last_id;
+  names().push_back(op.operator_name());
+  facts->id = names().size();
   facts->arguments = static_cast<uint32_t>(schema.arguments().size());
   facts->results = static_cast<uint32_t>(schema.returns().size());
   facts->bypass = bypass_reason(op);
@@ -102,6 +108,8 @@ const OperatorFacts& operator_facts(const c10::OperatorHandle& op) {
   facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
   return *table().emplace(id_of(op), std::move(facts)).first->second;
 }
+
+const c10::OperatorName& operator_name(uint64_t id) { return names().at(id - 1); }
 
 void watch_operator_deregistration() {
   // The handle would stop the watch when destroyed; it is left alive on purpose.

@@ -24,6 +24,9 @@ struct OperatorFacts {
 // guards the table.
 const OperatorFacts& operator_facts(const c10::OperatorHandle& op);
 
+// The name of the operator whose facts have this id, registered still or not.
+const c10::OperatorName& operator_name(uint64_t id);
+
 // Starts to watch for operators that go away, whose addresses may be given to others. To be called once.
 void watch_operator_deregistration();
 

@@ -61,6 +61,8 @@ class Recipe {
   // `key` is their key. Needs the GIL.
   void build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const;
 
+  const std::vector<Step>& steps() const { return steps_; }
+
   // Memory held, in bytes.
   size_t bytes() const;
 

@@ -54,6 +54,9 @@ def remove_interpreter_hook() -> None:
 def interpreter_hook_installed() -> bool:
     """Whether native code takes the dispatches of fake modes."""
 
+def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> None:
+    """Have `callable` called with every fake tensor that native code makes; None ends that."""
+
 def in_kernel_invocation() -> bool:
     """Whether this thread is inside a KernelInvocation."""
 
@@ -73,6 +76,20 @@ def cache_statistics() -> tuple[int, int, dict[str, int], int]:
 
 def cache_clear() -> None:
     """Drop all entries and statistics."""
+
+def cache_key(
+    mode: ModeState, name: str, overload: str, args: Sequence[object], kwargs: dict[str, object]
+) -> list[int] | str:
+    """Return the words of a call's key, or why the call is not cached."""
+
+def cache_keys() -> list[tuple[str, str, list[int]]]:
+    """Return for each entry the name and overload name of the operator, and the words of the key."""
+
+def cache_entry(words: Sequence[int]) -> list[tuple[Any, ...]] | str | None:
+    """Return the steps of an entry's recipe, or why its calls are not cached; None without an entry."""
+
+def cache_erase(words: Sequence[int]) -> None:
+    """Drop the entry with these words, if there is one."""
 
 def cache_bytes() -> int:
     """Return the memory that the entries hold, in bytes."""

@@ -1,4 +1,7 @@
-"""The dispatch cache as Python sees it: a native table, and one in Python for higher-order operators."""
+"""The dispatch cache's statistics: a native table, and one in Python for higher-order operators.
+
+`cache_entries` shows what is in the native table.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _C
+from .logs import log
 from .miss import higher_order_cache
 
-__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info"]
+__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "dump_cache_stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,24 @@ def cache_clear() -> None:
     higher_order_cache.clear()
 
 
+def dump_cache_stats() -> None:
+    """Log the statistics, the most frequent reasons not to cache first.
+
+    This happens at exit without a registration here: torch registered its own function of this name, which
+    reads the figures from the class that it finds in its module, and that is ours while installed.
+    """
+    info = cache_info()
+    log.info("FakeTensor cache stats:")
+    log.info("  cache_hits: %s", info.hits)
+    log.info("  cache_misses: %s", info.misses)
+    if not info.bypasses:
+        return
+    log.info("  cache_bypasses:")
+    width = 1 + max(map(len, info.bypasses))
+    for reason in sorted(info.bypasses, key=info.bypasses.__getitem__, reverse=True):
+        log.info("    %-*s %s", width, f"{reason}:", info.bypasses[reason])
+
+
 class Statistic:
     """A class attribute that reads a figure of the cache, under the name by which torch keeps it."""
 
@@ -54,3 +76,8 @@ class Statistic:
     def __get__(self, instance: object, owner: type) -> Any:
         """Return the figure now."""
         return self._read(cache_info())
+
+
+def bypasses_or_zero(info: DispatchCacheInfo) -> defaultdict[str, int]:
+    """Return the bypasses by reason; a reason that never occurred counts as zero."""
+    return defaultdict(int, info.bypasses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -13,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, cache, config, devices
+from . import _C, cache_entries, config, devices
+from .cache import DispatchCacheInfo, Statistic, bypasses_or_zero, cache_clear, cache_info
 from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
-from .logs import log
+from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["FakeTensorMode"]
+
+# Whether a kernel runs is the thread's state, not the mode's, and no part of a copy.
+_NATIVE_STATE = sorted(name for name, kind in vars(_C.ModeState).items() if inspect.isgetsetdescriptor(kind))
+_NATIVE_STATE.remove("in_kernel_invocation")
 
 
 class FakeTensorMode(TorchDispatchMode, _C.ModeState):
@@ -52,9 +58,13 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
 
     lift_fns = operator_traits.LIFT_OPERATORS
 
-    cache_hits = cache.Statistic(lambda info: info.hits)
-    cache_misses = cache.Statistic(lambda info: info.misses)
-    cache_bypasses = cache.Statistic(lambda info: info.bypasses)
+    cache = cache_entries.CacheView()
+    cache_hits = Statistic(lambda info: info.hits)
+    cache_misses = Statistic(lambda info: info.misses)
+    cache_bypasses = Statistic(bypasses_or_zero)
+
+    nt_tensor_id_counter: int = -1
+    nt_tensor_id_initial_count: int = -1
 
     def __init__(
         self,
@@ -90,11 +100,12 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self.cache_crosscheck_enabled = dynamo_config.fake_tensor_cache_crosscheck_enabled
         self.fake_tensor_converter = FakeTensorConverter(copy_data=self.propagate_real_tensors, export=export)
         self.enter_stack: list[tuple[bool, TorchDispatchMode | None, bool | None]] = []
-        self.nt_tensor_id_initial_count: int = nested_tensor._tensor_id_counter
-        self.nt_tensor_id_counter: int = self.nt_tensor_id_initial_count
+        self.nt_tensor_id_initial_count = nested_tensor._tensor_id_counter
+        self.nt_tensor_id_counter = self.nt_tensor_id_initial_count
         # Frames only; they become text when `stack` is asked for.
         self._stack_trace = CapturedTraceback.extract()
         self._stack: str | None = None
+        log.debug("create_mode 0x%x", id(self))
 
     @property
     def stack(self) -> str:
@@ -102,6 +113,13 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         if self._stack is None:
             self._stack = "".join(self._stack_trace.format())
         return self._stack
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a copy is to have: the dictionary, and the attributes of the native base class.
+
+        Frames cannot be copied, so a copy gets the text of `stack`.
+        """
+        return vars(self) | {"_stack": self.stack}, {name: getattr(self, name) for name in _NATIVE_STATE}
 
     @property
     def avoid_device_init(self) -> bool:
@@ -114,14 +132,14 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         return True
 
     @classmethod
-    def cache_info(cls) -> cache.DispatchCacheInfo:
+    def cache_info(cls) -> DispatchCacheInfo:
         """Return the statistics of the dispatch cache, which all modes share."""
-        return cache.cache_info()
+        return cache_info()
 
     @classmethod
     def cache_clear(cls) -> None:
         """Empty the dispatch cache and its statistics."""
-        cache.cache_clear()
+        cache_clear()
 
     def is_our_fake(self, t: object) -> TypeGuard[FakeTensor]:
         """Whether ``t`` is a fake tensor of this mode; other modes' fake tensors are foreign to it."""
@@ -192,6 +210,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         """Compute the fake results of one call, queries about a tensor's own attributes included."""
+        _nested = log_call(func, args, kwargs or {})
         query = ATTRIBUTE_QUERIES.get(func)
         if query is not None:
             return query(args)
@@ -206,6 +225,13 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     ) -> object:
         """Compute the fake results of one call, step by step; see `miss.pipeline`."""
         return pipeline.run(self, func, args, kwargs)
+
+    def _cache_key(
+        self, state: object, func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> cache_entries._DispatchCacheKey:
+        """Return the key of a call; native code needs none of the ``state`` that torch collects on the way."""
+        del state
+        return cache_entries.key_of_call(self, func, args, kwargs)
 
     # The parts of the miss path that torch's code and its users reach as methods of the mode.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,10 +28,30 @@ __all__ = ["FakeTensor", "FakeTensorConfig"]
 aten = torch.ops.aten
 
 
-class FakeTensorConfig:
-    """Settings of the process, read from the environment at import."""
+def _remember_where_made(tensor: Tensor) -> None:
+    tensor._debug_trace = CapturedTraceback.extract(skip=1)  # type: ignore[attr-defined]
 
-    debug = os.environ.get("TORCH_FAKE_TENSOR_DEBUG", "0") == "1"
+
+class _ObservedClass(type):
+    """The type of FakeTensorConfig: has native code, which makes most tensors, follow a change of `debug`."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "debug":
+            _C.observe_new_tensors(_remember_where_made if value else None)
+
+
+class FakeTensorConfig(metaclass=_ObservedClass):
+    """Settings of the process, which may be changed at any time.
+
+    Attributes:
+        debug: whether each fake tensor remembers in ``_debug_trace`` where it was made.
+    """
+
+    debug: bool
+
+
+FakeTensorConfig.debug = os.environ.get("TORCH_FAKE_TENSOR_DEBUG", "0") == "1"
 
 
 # Queries about the tensor itself. They are served from the tensor's own fields whatever mode is active,
@@ -60,12 +82,16 @@ _IGNORED_STATE = frozenset(
 )
 
 
+_INSTANCE_DICTIONARY: Any = vars(Tensor)["__dict__"]
+_FIELDS = frozenset({"_fake_device", "constant", "dispatch_keys", "fake_mode", "pytype", "real_tensor"})
+
+
 class FakeTensor(Tensor):
     """A tensor that has metadata and a device but no data.
 
     It is a meta tensor that carries the dispatch keys of the device it imitates, so that autograd and
     autocast treat it as one on that device. The fields below are slots: native code reads and writes them
-    at fixed offsets.
+    at fixed offsets. The attribute ``device`` is native as well.
 
     Attributes:
         fake_mode: the mode that made it.
@@ -76,7 +102,7 @@ class FakeTensor(Tensor):
         dispatch_keys: the dispatch keys of the tensor that it stands for, where recorded.
     """
 
-    __slots__ = ("_fake_device", "_memos", "constant", "dispatch_keys", "fake_mode", "pytype", "real_tensor")
+    __slots__ = (*sorted(_FIELDS), "_memos")
 
     _fake_device: torch.device
     _memos: dict[str, Any] | None
@@ -104,6 +130,40 @@ class FakeTensor(Tensor):
         super().__init_subclass__(**kwargs)
         if "__torch_function__" not in cls.__dict__:
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
+
+    # torch keeps the fields in the instance's dictionary, and its users take them from there to make a similar
+    # tensor. Here they get into the dictionary when it is asked for; the slots stay what counts.
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The instance's attributes, fields included."""
+        attributes: dict[str, Any] = _INSTANCE_DICTIONARY.__get__(self)
+        attributes.update((name, getattr(self, name)) for name in _FIELDS if hasattr(self, name))
+        return attributes
+
+    @__dict__.setter
+    def __dict__(self, attributes: dict[str, Any]) -> None:
+        _INSTANCE_DICTIONARY.__set__(self, attributes)
+        for name in _FIELDS & attributes.keys():
+            setattr(self, name, attributes[name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""
+        slots = copyreg._slotnames(type(self))  # type: ignore[attr-defined]
+        state = self.__dict__ | {name: getattr(self, name) for name in slots if hasattr(self, name)}
+        # A copy remembers what the original does now, not what it learns later.
+        state["_memos"] = copy.copy(self._memos)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
+        """Return a copy of the same mode, unless the mode is being copied too.
+
+        A tensor of a mode of its own could not meet the original, or anything else, in an operator.
+        """
+        memo.setdefault(id(self.fake_mode), self.fake_mode)
+        copied = super().__deepcopy__(memo)
+        if isinstance(copied, FakeTensor) and copied.constant is not None:
+            copied.fake_mode.fake_tensor_converter.add_constant_storage_mapping(copied)
+        return copied
 
     @property
     def fake_device(self) -> torch.device:
@@ -193,7 +253,7 @@ class FakeTensor(Tensor):
         if _is_param:
             self._is_param = True
         if FakeTensorConfig.debug:
-            self._debug_trace = CapturedTraceback.extract()
+            _remember_where_made(self)
         return self
 
     def __init__(self, *args: object, **kwargs: object) -> None:

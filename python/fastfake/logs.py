@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import torch._logging
+import torch._subclasses.fake_tensor as torch_fake_tensor
+from torch.utils._mode_utils import no_dispatch
 
-__all__ = ["hierarchical_compile_log", "log", "not_implemented_log"]
+__all__ = ["IncrementRecursionCount", "hierarchical_compile_log", "log", "log_call", "not_implemented_log"]
 
 log = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -21,3 +24,33 @@ def _artifact_logger(name: str) -> logging.Logger:
 
 not_implemented_log = _artifact_logger("not_implemented")
 hierarchical_compile_log = _artifact_logger("hierarchical_compile")
+
+
+class IncrementRecursionCount:
+    """Counts one dispatch inside another for as long as it lives.
+
+    The count is ``RECURSION_COUNT`` of torch's module, where it can be looked up whoever counts.
+    """
+
+    def __init__(self) -> None:
+        """Count."""
+        torch_fake_tensor.RECURSION_COUNT += 1
+
+    def __del__(self) -> None:
+        """Count back."""
+        torch_fake_tensor.RECURSION_COUNT -= 1
+
+
+def log_call(func: object, args: Sequence[object], kwargs: Mapping[str, object]) -> IncrementRecursionCount | None:
+    """Log a call that is about to be computed, if anybody reads that.
+
+    Returns:
+        What the caller holds until the call is done, so that the calls inside it are logged indented.
+    """
+    if not log.isEnabledFor(logging.DEBUG):
+        return None
+    # Formatting a tensor may call operators on it.
+    with no_dispatch():
+        log.debug("%s %s %s", func, args, kwargs)
+    log.debug("%sFakeTensorMode.__torch_dispatch__: %s", " " * torch_fake_tensor.RECURSION_COUNT, func)
+    return IncrementRecursionCount()

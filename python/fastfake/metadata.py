@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.types import IntLikeType
+
+if TYPE_CHECKING:
+    from torch._subclasses._fake_tensor_utils import _CacheKeyState
+
+    from .fake_mode import FakeTensorMode
 
 __all__ = ["TensorMetadata", "extract_tensor_metadata"]
 
@@ -37,6 +44,25 @@ class TensorMetadata:
     is_coalesced: bool | None
     dense_dim: int | None
     sparse_dim: int | None
+
+    def _flatten_into(self, result: list[object], mode: FakeTensorMode, state: _CacheKeyState) -> None:
+        """Append to ``result`` what can be compared and hashed; torch's higher-order operators do both.
+
+        Args:
+            result: gets the fields, those with several elements preceded by how many.
+            mode: the mode of the tensor; torch passes it.
+            state: takes over symbolic sizes, which are not hashable as they are.
+        """
+        del mode
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                result.append(len(value))
+            for element in value if isinstance(value, tuple) else (value,):
+                if isinstance(element, torch.SymInt):
+                    state.convert_sym_int(result, element)
+                else:
+                    result.append(element)
 
 
 def extract_tensor_metadata(t: torch.Tensor) -> TensorMetadata:

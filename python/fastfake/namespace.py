@@ -6,6 +6,7 @@ from typing import Any
 
 from . import (
     cache,
+    cache_entries,
     converter,
     copy_mode,
     devices,
@@ -13,6 +14,7 @@ from . import (
     fake_mode,
     fake_tensor,
     kernel_invocation,
+    logs,
     memo,
     metadata,
     queries,
@@ -24,12 +26,14 @@ __all__ = ["replacements"]
 
 _MODULES = (
     cache,
+    cache_entries,
     converter,
     copy_mode,
     errors,
     fake_mode,
     fake_tensor,
     kernel_invocation,
+    logs,
     memo,
     metadata,
     queries,

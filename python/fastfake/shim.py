@@ -53,6 +53,7 @@ def install() -> None:
     """Put fastfake's classes in the place of torch's. Doing so twice is doing it once."""
     if is_installed():
         return
+    _carry_settings(*_replacements()["FakeTensorConfig"])
     ours_of = {id(theirs): ours for theirs, ours in _replacements().values()}
     for module in _modules():
         _changed.extend(_rebind_globals(vars(module), ours_of))
@@ -71,6 +72,8 @@ def uninstall() -> None:
     if not is_installed():
         return
     _C.remove_interpreter_hook()
+    theirs_config, our_config = _replacements()["FakeTensorConfig"]
+    _carry_settings(our_config, theirs_config)
     theirs_of = {id(ours): theirs for theirs, ours in _replacements().values()}
     for namespace, name, theirs in _changed:
         if theirs_of.get(id(namespace.get(name))) is theirs:
@@ -99,6 +102,12 @@ def ensure_installed() -> None:
     """Install at the first use of a mode, so that torch's helpers recognise its tensors."""
     if not is_installed():
         install()
+
+
+def _carry_settings(old: Any, new: Any) -> None:
+    """Keep settings that were made on the class which is about to be replaced."""
+    if new.debug != old.debug:
+        new.debug = old.debug
 
 
 def _modules() -> list[ModuleType]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch import Tensor
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.fx.operator_schemas import normalize_function
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["fold_known_values", "forget_written", "lift_numbers", "may_be_remembered"]
 
 aten = torch.ops.aten
-_MOST_ELEMENTS = 1
 
 
 def may_be_remembered(mode: FakeTensorMode, t: Tensor) -> bool:
     """Whether ``t`` is a real tensor small enough to keep as a known value."""
-    return t.numel() <= _MOST_ELEMENTS and not is_sparse_any(t) and not mode.is_our_fake(t) and t.device.type != "meta"
+    # Read where users set it: those who want larger tensors folded assign to the variable of torch's module.
+    if t.numel() > torch_fake_tensor.CONSTANT_NUMEL_LIMIT:
+        return False
+    return not is_sparse_any(t) and not mode.is_our_fake(t) and t.device.type != "meta"
 
 
 def _would_move_to_absent_device(call: Call) -> bool:

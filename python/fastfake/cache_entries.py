@@ -1,0 +1,203 @@
+"""The contents of the dispatch cache as Python objects, under torch's names.
+
+Native code neither makes nor reads these: its keys are arrays of words and its entries recipes. They are
+translated when someone asks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._mode_utils import no_dispatch
+
+from . import _C
+from .metadata import TensorMetadata, extract_tensor_metadata
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+    from .fake_mode import FakeTensorMode
+
+__all__ = [
+    "CacheView",
+    "SingletonConstant",
+    "_BypassDispatchCache",
+    "_DispatchCacheBypassEntry",
+    "_DispatchCacheEntryOutputInfo",
+    "_DispatchCacheKey",
+    "_DispatchCacheValidEntry",
+    "evict_fake_tensor_cache_key",
+    "key_of_call",
+]
+
+
+@dataclass(slots=True, init=False)
+class _DispatchCacheKey:
+    """The key of a call: the operator, and the words to which native code reduces the rest.
+
+    Attributes:
+        key: the operator first.
+        hashvalue: the hash of ``key``.
+    """
+
+    key: tuple[object, ...]
+    hashvalue: int
+
+    def __init__(self, tup: tuple[object, ...]) -> None:
+        """Keep ``tup`` and hash it once."""
+        self.key, self.hashvalue = tup, hash(tup)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _DispatchCacheKey) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return self.hashvalue
+
+
+class SingletonConstant:
+    """Stands for "no constant" in `_DispatchCacheEntryOutputInfo`, where None is a constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DispatchCacheEntryOutputInfo:
+    """How one result is made: an argument again, a new tensor, or a constant.
+
+    Attributes:
+        inplace_idx: which of the call's tensors the result is.
+        metadata: of a new tensor.
+        view_idx: on the storage of which of the call's tensors a new one is.
+        constant_value: a result that is no tensor.
+    """
+
+    inplace_idx: int | None
+    metadata: TensorMetadata | None
+    view_idx: int | None
+    constant_value: Any = SingletonConstant
+
+
+@dataclass(frozen=True, slots=True)
+class _DispatchCacheValidEntry:
+    """An entry that answers calls.
+
+    Attributes:
+        output_infos: one for each tensor or constant among the results, those in lists included.
+        is_output_tuple: whether the call gives several results.
+    """
+
+    output_infos: tuple[_DispatchCacheEntryOutputInfo, ...]
+    is_output_tuple: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _DispatchCacheBypassEntry:
+    """An entry that remembers why calls have to be computed each time."""
+
+    reason: str
+
+
+@dataclass
+class _BypassDispatchCache(Exception):
+    """A call cannot be cached, for ``reason``."""
+
+    reason: str
+
+
+_Entry = _DispatchCacheValidEntry | _DispatchCacheBypassEntry
+
+
+class CacheView(Mapping[_DispatchCacheKey, _Entry]):
+    """The process's dispatch cache as a mapping that cannot be written to."""
+
+    def __len__(self) -> int:
+        return _C.cache_statistics()[3]
+
+    def __iter__(self) -> Iterator[_DispatchCacheKey]:
+        for name, overload, words in _C.cache_keys():
+            yield _DispatchCacheKey((_operator(name, overload), *words))
+
+    def __getitem__(self, key: _DispatchCacheKey) -> _Entry:
+        entry = _C.cache_entry(_words(key))
+        if entry is None:
+            raise KeyError(key)
+        if isinstance(entry, str):
+            return _DispatchCacheBypassEntry(entry)
+        return _valid_entry(entry)
+
+
+def key_of_call(
+    mode: FakeTensorMode, func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
+) -> _DispatchCacheKey:
+    """Return the key of a call of ``func`` under ``mode``.
+
+    Raises:
+        _BypassDispatchCache: the call is not cached.
+    """
+    schema = func._schema
+    words = _C.cache_key(mode, schema.name, schema.overload_name, args, dict(kwargs))
+    if isinstance(words, str):
+        raise _BypassDispatchCache(words)
+    return _DispatchCacheKey((func, *words))
+
+
+def evict_fake_tensor_cache_key(key: _DispatchCacheKey) -> None:
+    """Drop the entry of one call, if there is one."""
+    _C.cache_erase(_words(key))
+
+
+def _words(key: object) -> list[int]:
+    words = key.key[1:] if isinstance(key, _DispatchCacheKey) else ()
+    return [word for word in words if isinstance(word, int)]
+
+
+def _operator(name: str, overload: str) -> object:
+    """Find an operator by name; one that was deregistered since is only a name."""
+    namespace, _, operator = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), operator, None)
+    return getattr(packet, overload or "default", f"{name}.{overload}")
+
+
+def _valid_entry(steps: Sequence[tuple[Any, ...]]) -> _DispatchCacheValidEntry:
+    made: list[_DispatchCacheEntryOutputInfo] = []
+    infos: list[_DispatchCacheEntryOutputInfo] = []
+    for kind, *fields in steps:
+        if kind == "tensor":
+            made.append(_output_info(*fields))
+            infos.append(made[-1])
+        elif kind == "argument":
+            infos.append(_DispatchCacheEntryOutputInfo(inplace_idx=fields[0], metadata=None, view_idx=None))
+        elif kind == "result":
+            infos.append(made[fields[0]])
+        elif kind == "constant":
+            infos.append(_DispatchCacheEntryOutputInfo(None, None, None, constant_value=fields[0]))
+    return _DispatchCacheValidEntry(tuple(infos), is_output_tuple=len(steps) > 1)
+
+
+def _output_info(
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    storage_offset: int,
+    device: torch.device,
+    storage_bytes: int,
+    is_conj: bool,
+    is_neg: bool,
+    is_inference: bool,
+    view_idx: int | None,
+) -> _DispatchCacheEntryOutputInfo:
+    # A meta tensor of these sizes knows in which memory format it is contiguous.
+    with no_dispatch():
+        metadata = extract_tensor_metadata(torch.empty_strided(shape, stride, dtype=dtype, device="meta"))
+    metadata = dataclasses.replace(
+        metadata,
+        device=device,
+        storage_offset=storage_offset,
+        storage_bytes=storage_bytes,
+        is_conj=is_conj,
+        is_neg=is_neg,
+        is_inference=is_inference,
+    )
+    return _DispatchCacheEntryOutputInfo(inplace_idx=None, metadata=metadata, view_idx=view_idx)

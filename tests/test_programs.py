@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
 
+
 def keys_of(tensor: torch.Tensor) -> str:
     return str(torch._C._dispatch_keys(tensor))
 

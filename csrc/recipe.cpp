@@ -13,9 +13,13 @@ namespace fastfake {
 
 namespace {
 
-// copy_generic_tensor_metadata is what torch's own shallow copies use; it is protected.
-struct MetadataCopy : c10::TensorImpl {
+// What torch's own shallow copies use, and what is protected.
+struct ProtectedParts : c10::TensorImpl {
   using c10::TensorImpl::copy_generic_tensor_metadata;
+
+  static c10::VariableVersion& version_counter_of(c10::TensorImpl& impl) {
+    return impl.*(&ProtectedParts::version_counter_);
+  }
 };
 
 c10::Storage fresh_storage(int64_t bytes, bool unsafe_data_ptr) {
@@ -49,7 +53,12 @@ c10::intrusive_ptr<c10::TensorImpl> clone_on_storage(const c10::TensorImpl& prot
   // backend and from inference mode; it drops the Python keys, which come back below.
   auto impl = c10::make_intrusive<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage),
                                                    prototype.key_set(), prototype.dtype());
-  MetadataCopy::copy_generic_tensor_metadata(&prototype, impl.get());
+  ProtectedParts::copy_generic_tensor_metadata(&prototype, impl.get());
+  // An inference tensor made outside of inference mode, as views are, may be written to there since it
+  // counts versions. The constructor counts none for any inference tensor, and the setter refuses to.
+  if (C10_UNLIKELY(prototype.version_counter().enabled() && !impl->version_counter().enabled())) {
+    ProtectedParts::version_counter_of(*impl) = c10::VariableVersion(/*version=*/0);
+  }
   impl->set_python_dispatch(true);
   impl->set_python_custom_device(true);  // `device` asks the interpreter hook
   return impl;

@@ -133,6 +133,19 @@ def test_an_error_while_entering_a_block_leaves_no_mode_behind(mode: FakeTensorM
     assert mode.enter_stack == other.enter_stack == []
 
 
+def test_a_mode_of_a_user_outlasts_a_fake_mode_inside_it(mode: FakeTensorMode) -> None:
+    class Forwards(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    outside = state()
+    with Forwards() as forwards:
+        with mode:
+            assert _get_current_dispatch_mode_stack() == [mode, forwards]
+        assert _get_current_dispatch_mode_stack() == [forwards]
+    assert state() == outside
+
+
 def test_a_signal_interrupts_a_loop_of_hits_and_the_mode_still_works() -> None:
     program = """
 import os, signal, threading, torch, fastfake

@@ -53,9 +53,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         nt_tensor_id_initial_count: what ``reset_nt_tensor_id_counter`` goes back to.
     """
 
-    # The place of this mode in torch's order of infrastructure modes.
-    _mode_key = torch._C._TorchDispatchModeKey.FAKE
-
     lift_fns = operator_traits.LIFT_OPERATORS
 
     cache = cache_entries.CacheView()
@@ -89,6 +86,9 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         ensure_installed()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
+        # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
+        # would deactivate the user's mode that surrounds it.
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.allow_fallback_kernels = allow_fallback_kernels
         self.allow_non_fake_inputs = allow_non_fake_inputs
         self.shape_env = shape_env

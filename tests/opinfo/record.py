@@ -116,7 +116,7 @@ class Recorder:
             return known
         number = self._number_of[id(tensor)] = len(self._tensors)
         self._tensors.append(tensor)
-        if tensor.is_leaf and tensor.grad is not None:
+        if _grad_fn_name(tensor) is None and tensor.grad is not None:
             self._grad_of[number] = self._number(tensor.grad)
         return number
 
@@ -151,11 +151,19 @@ def _has_no_storage(tensor: torch.Tensor) -> bool:
     return tensor.layout != torch.strided
 
 
+def _grad_fn_name(tensor: torch.Tensor) -> str | None:
+    """The class of the function that made a tensor, or why torch forbids to ask after certain writes to views."""
+    try:
+        return None if tensor.grad_fn is None else type(tensor.grad_fn).__name__
+    except RuntimeError as error:
+        return normalised(str(error))
+
+
 def _tensor_record(
     tensor: torch.Tensor, storage: torch.UntypedStorage | None, shared: int | None, grad: int | None
 ) -> TensorRecord:
     strided = tensor.layout == torch.strided
-    grad_fn = tensor.grad_fn
+    grad_fn = _grad_fn_name(tensor)
     coordinates = tensor.layout == torch.sparse_coo
     return TensorRecord(
         cls=type(tensor).__qualname__,
@@ -168,8 +176,8 @@ def _tensor_record(
         storage_offset=tensor.storage_offset() if strided else None,
         storage_bytes=None if storage is None else storage.nbytes(),
         requires_grad=tensor.requires_grad,
-        is_leaf=tensor.is_leaf,
-        grad_fn=None if grad_fn is None else type(grad_fn).__name__,
+        is_leaf=grad_fn is None,
+        grad_fn=grad_fn,
         is_conj=tensor.is_conj(),
         is_neg=tensor.is_neg(),
         is_inference=tensor.is_inference(),

@@ -12,9 +12,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch.types import py_sym_types
 
 # ("tensor", 3) names a tensor of the record, (class name, (children...)) a container, (class name, repr) another value.
 Structure = tuple[str, object]
+
+# A symbolic number is its expression and the value of it, or None where there is no value to know.
+Symbolic = tuple[str, int | float | bool | None]
+Size = int | Symbolic
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +28,13 @@ class TensorRecord:
 
     cls: str
     is_parameter: bool
-    shape: tuple[int, ...]
-    stride: tuple[int, ...] | None
+    shape: tuple[Size, ...]
+    stride: tuple[Size, ...] | None
     dtype: str
     device: str
     layout: str
-    storage_offset: int | None
-    storage_bytes: int | None
+    storage_offset: Size | None
+    storage_bytes: Size | None
     requires_grad: bool
     is_leaf: bool
     grad_fn: str | None
@@ -67,11 +72,13 @@ class CallRecord:
 
 # Only what differs between two equal runs, or between the two implementations of one class, is taken out of a text.
 _MODE_REPR = re.compile(r"<[\w.]*FakeTensorMode object at 0x[0-9a-f]+>")
-_ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+_ADDRESS = re.compile(r"(\bat |\[)0x[0-9a-f]+")
+# Errors of C++ list the frames between the call and the place that raised.
+_NATIVE_FRAMES = re.compile(r"\nException raised from .*", re.DOTALL)
 
 
 def normalised(text: str) -> str:
-    return _ADDRESS.sub("at 0x", _MODE_REPR.sub("<FakeTensorMode>", text))
+    return _NATIVE_FRAMES.sub("", _ADDRESS.sub(r"\g<1>0x", _MODE_REPR.sub("<FakeTensorMode>", text)))
 
 
 def error_record(error: BaseException) -> ErrorRecord:
@@ -99,6 +106,8 @@ class Recorder:
             return (_class_name(value), tuple(self.structure(item) for item in value))
         if isinstance(value, ErrorRecord):
             return ("error", value)
+        if isinstance(value, py_sym_types):
+            return (_class_name(value), symbolic(value))
         return (_class_name(value), normalised(repr(value)))
 
     def tensor_records(self) -> tuple[TensorRecord, ...]:
@@ -142,6 +151,15 @@ def record_call(
     return CallRecord(recorder.tensor_records(), inputs, described, error)
 
 
+def symbolic(number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Symbolic:
+    """Read without a guard, which comparing or printing the value would make."""
+    return str(number.node.expr), number.node.hint if number.node.has_hint() else None
+
+
+def _size(size: torch.types.IntLikeType) -> Size:
+    return symbolic(size) if isinstance(size, torch.SymInt) else size
+
+
 def _class_name(value: object) -> str:
     cls = type(value)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
@@ -168,13 +186,13 @@ def _tensor_record(
     return TensorRecord(
         cls=type(tensor).__qualname__,
         is_parameter=isinstance(tensor, torch.nn.Parameter),
-        shape=tuple(tensor.shape),
-        stride=tuple(tensor.stride()) if strided else None,
+        shape=tuple(map(_size, tensor.shape)),
+        stride=tuple(map(_size, tensor.stride())) if strided else None,
         dtype=str(tensor.dtype),
         device=str(tensor.device),
         layout=str(tensor.layout),
-        storage_offset=tensor.storage_offset() if strided else None,
-        storage_bytes=None if storage is None else storage.nbytes(),
+        storage_offset=_size(tensor.storage_offset()) if strided else None,
+        storage_bytes=None if storage is None else _size(storage.nbytes()),
         requires_grad=tensor.requires_grad,
         is_leaf=grad_fn is None,
         grad_fn=grad_fn,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+from unittest import mock
 
+import numpy as np
 import torch
+from torch.testing._internal import common_utils
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo import core
 from torch.testing._internal.opinfo.core import OpInfo
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -48,10 +55,34 @@ def usual_dtype(op: OpInfo) -> torch.dtype | None:
     return None
 
 
+_T = TypeVar("_T")
+
+
+def _drawn(samples: Callable[[], Iterable[_T]]) -> list[_T]:
+    """The samples that torch's tests get, without two steps of theirs that cost more than the samples.
+
+    Torch walks the Python stack for the running unittest, to tell it the sample, and seeds the generators of every
+    kind of accelerator for each sample, of which each keeps the stack until it is initialised.
+    """
+    drawn = []
+    with contextlib.ExitStack() as stack:
+        for module in (common_utils, core):
+            stack.enter_context(mock.patch.object(module, "extract_test_fn", lambda: None))
+        source = iter(samples())
+        while True:
+            torch.default_generator.manual_seed(common_utils.SEED)
+            random.seed(common_utils.SEED)
+            np.random.seed(common_utils.SEED)
+            try:
+                drawn.append(next(source))
+            except StopIteration:
+                return drawn
+
+
 def sample_cases(op: OpInfo, dtype: torch.dtype) -> list[Case]:
     """The samples as they are, and as calls of the in-place method where there is one."""
     cases = []
-    for number, sample in enumerate(op.sample_inputs("cpu", dtype)):
+    for number, sample in enumerate(_drawn(lambda: op.sample_inputs("cpu", dtype, set_seed=False))):
         args = (sample.input, *sample.args)
         cases.append(Case("function", number, op.op, args, sample.kwargs))
         if op.inplace_variant is not None and isinstance(sample.input, torch.Tensor):
@@ -63,7 +94,8 @@ def error_cases(op: OpInfo) -> list[Case]:
     """Calls that the eager operator refuses. What a fake does with them may be another thing."""
     if op.error_inputs_func is None:
         return []
-    samples = [error_input.sample_input for error_input in op.error_inputs("cpu")]
+    errors = _drawn(lambda: op.error_inputs("cpu", set_seed=False))
+    samples = [error_input.sample_input for error_input in errors]
     return [Case("error", number, op.op, (s.input, *s.args), s.kwargs) for number, s in enumerate(samples)]
 
 
@@ -77,7 +109,7 @@ def backward_cases(op: OpInfo, dtype: torch.dtype) -> list[Case]:
             torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
         return result
 
-    samples = op.sample_inputs("cpu", dtype, requires_grad=True)
+    samples = _drawn(lambda: op.sample_inputs("cpu", dtype, requires_grad=True, set_seed=False))
     return [
         Case("backward", number, forward_and_backward, (s.input, *s.args), s.kwargs) for number, s in enumerate(samples)
     ]

@@ -29,12 +29,14 @@ def uninstalled() -> Iterator[None]:
 
 
 def bindings() -> dict[tuple[str, str], int]:
-    """The identity of every global variable of every loaded module, and of every rule table's keys."""
+    """Which of torch's and of our objects each global variable of a module holds, and each rule table as key."""
+    replaced = {id(value) for pair in shim._replacements().values() for value in pair}
     found = {
         (module_name, name): id(value)
         for module_name, module in list(sys.modules.items())
         if isinstance(module, ModuleType) and not module_name.startswith("fastfake")
         for name, value in list(vars(module).items())
+        if id(value) in replaced
     }
     for operator in shim._operators_with_rules():
         for key in operator.python_key_table:

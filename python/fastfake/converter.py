@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .fake_mode import FakeTensorMode
 
-__all__ = ["FakeTensorConverter"]
+__all__ = ["FakeTensorConverter", "fake_on_meta"]
 
 # Values of these dtypes mean the same in a Python number. float32 does not: arithmetic on a Python float
 # rounds differently, which a program could observe.
@@ -181,12 +181,10 @@ class FakeTensorConverter:
             pytype: the class that the tensor stands for.
             dispatch_keys: the dispatch keys that the tensor stands for.
         """
-        if t.device.type != "meta":
-            raise AssertionError(f"tensor's device must be `meta`, got {t.device.type} instead")
         known = self._get_memo(t)
         if known is not None:
             return known
-        fake = FakeTensor(fake_mode, t, device, pytype=pytype, dispatch_keys=dispatch_keys)
+        fake = fake_on_meta(fake_mode, t, device, pytype, dispatch_keys)
         self.set_tensor_memo(t, fake)
         return fake
 
@@ -223,6 +221,19 @@ class FakeTensorConverter:
             fake.item_memo = shape_env.create_symintnode(symbol, hint=value, source=item_source)
         elif t.dtype == torch.float64:
             fake.item_memo = shape_env.create_symfloatnode(symbol, hint=value, source=item_source)
+
+
+def fake_on_meta(
+    mode: FakeTensorMode,
+    t: Tensor,
+    device: torch.device,
+    pytype: type[Tensor] | None = None,
+    dispatch_keys: torch.DispatchKeySet | None = None,
+) -> FakeTensor:
+    """Return a new fake tensor on the storage of ``t``, which must be a meta tensor, and remember nothing."""
+    if t.device.type != "meta":
+        raise AssertionError(f"tensor's device must be `meta`, got {t.device.type} instead")
+    return FakeTensor(mode, t, device, pytype=pytype, dispatch_keys=dispatch_keys)
 
 
 def _context_of_earlier_trace(t: Tensor) -> tuple[SymbolicContext | None, Source | None]:

@@ -142,9 +142,8 @@ class FakeTensor(Tensor):
 
     @__dict__.setter
     def __dict__(self, attributes: dict[str, Any]) -> None:
-        _INSTANCE_DICTIONARY.__set__(self, attributes)
-        for name in _FIELDS & attributes.keys():
-            setattr(self, name, attributes[name])
+        # Who copies or swaps dictionaries does so with slots too.
+        _INSTANCE_DICTIONARY.__set__(self, {name: value for name, value in attributes.items() if name not in _FIELDS})
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""

@@ -93,7 +93,7 @@ class FakeTensorConverter:
             fake = reference()
             if fake is not None:
                 # The weak reference may have revived an object that only C++ kept.
-                fake._fix_weakref()
+                fake._fix_weakref()  # type: ignore[attr-defined]
                 fake.constant = None
 
     def clear_non_cpu_constants(self) -> None:
@@ -116,11 +116,11 @@ class FakeTensorConverter:
         self,
         fake_mode: FakeTensorMode,
         t: Tensor,
-        make_constant: bool = False,
+        make_constant: bool = False,  # `t` is the known value
         shape_env: ShapeEnv | None = None,
         *,
         source: Source | None = None,
-        symbolic_context: SymbolicContext | None = None,
+        symbolic_context: SymbolicContext | None = None,  # which sizes are dynamic
         trace: bool = True,
     ) -> FakeTensor:
         """Return the fake tensor for a real one, the same as last time if there was one.

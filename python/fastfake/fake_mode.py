@@ -60,8 +60,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     cache_misses = Statistic(lambda info: info.misses)
     cache_bypasses = Statistic(bypasses_or_zero)
 
-    nt_tensor_id_counter: int = -1
-    nt_tensor_id_initial_count: int = -1
+    nt_tensor_id_counter = -1
+    nt_tensor_id_initial_count = -1
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         allow_fallback_kernels: bool = True,
         allow_non_fake_inputs: bool = False,
         shape_env: ShapeEnv | None = None,
-        static_shapes: bool | None = None,
+        static_shapes: bool | None = None,  # by default, as there is a ShapeEnv or not
         export: bool = False,
     ) -> None:
         """Make a mode.
@@ -168,16 +168,13 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         return super().__enter__()
 
     def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Deactivate the mode and bring back the one that it replaced."""
         activated, replaced, lifted_before = self.enter_stack.pop()
         if not activated:
             return
-        super().__exit__(exc_type, exc_val, exc_tb)
+        super().__exit__(kind, error, trace)
         if replaced is not None:
             torch._C._set_dispatch_mode(replaced)
         if lifted_before is not None:
@@ -263,8 +260,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self,
         func: OpOverload,
         flat_arg_fake_tensors: Sequence[FakeTensor],
-        args: Sequence[object],
-        kwargs: Mapping[str, object],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> None:
         """Forget the values of fake tensors that ``func`` writes to, and of their aliases."""
         constants.forget_written(self, func, flat_arg_fake_tensors, args, kwargs)
@@ -312,7 +309,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self,
         tensor: Tensor,
         *,
-        static_shapes: bool | None = None,
+        static_shapes: bool | None = None,  # as the mode has it
         source: Source | None = None,
         symbolic_context: SymbolicContext | None = None,
         trace: bool = True,

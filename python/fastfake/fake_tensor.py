@@ -123,18 +123,18 @@ class FakeTensor(Tensor):
 
     # Operators on fake tensors return fake tensors by dispatch. Tensor's own `__torch_function__` would only
     # convert results to the class that they have already, at the price of several Python calls an operator.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let derived classes convert results to themselves, as classes derived from Tensor do."""
         super().__init_subclass__(**kwargs)
-        if "__torch_function__" not in cls.__dict__:
+        if "__torch_function__" not in vars(cls):
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
 
     # torch keeps the fields in the instance's dictionary, and its users take them from there to make a similar
     # tensor. Here they get into the dictionary when it is asked for; the slots stay what counts.
     @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+    def __dict__(self) -> dict[str, Any]:
         """The instance's attributes, fields included."""
         attributes: dict[str, Any] = _INSTANCE_DICTIONARY.__get__(self)
         attributes.update((name, getattr(self, name)) for name in _FIELDS if hasattr(self, name))
@@ -183,15 +183,15 @@ class FakeTensor(Tensor):
         cls,
         fake_mode_or_elem: FakeTensorMode | Tensor | None = None,
         elem: Tensor | None = None,
-        device: torch.device | str | None = None,
+        device: torch.device | str | None = None,  # the one to imitate
         constant: Tensor | None = None,
         real_tensor: Tensor | None = None,
-        pytype: type[Tensor] | None = None,
+        pytype: type[Tensor] | None = None,  # the class that is stood for
         dispatch_keys: torch.DispatchKeySet | None = None,
         *,
         fake_mode: FakeTensorMode | None = None,
-        fake_device: torch.device | str | None = None,
-        _fake_device: torch.device | str | None = None,
+        fake_device: torch.device | str | None = None,  # the attribute's name for `device`
+        _fake_device: torch.device | str | None = None,  # the slot's name for it
         requires_grad: bool | None = None,
         _is_param: bool = False,
         **state: object,
@@ -270,7 +270,7 @@ class FakeTensor(Tensor):
 
     @classmethod
     @count
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: OpOverload,
         types: Sequence[type],
@@ -337,7 +337,7 @@ def _mode_and_elem(
     if isinstance(first, _C.ModeState):
         if fake_mode is not None and fake_mode is not first:
             raise TypeError("FakeTensor.__new__() got conflicting fake_mode values")
-        fake_mode = first  # type: ignore[assignment]
+        fake_mode = first
     elif first is not None:
         if not isinstance(first, Tensor):
             raise TypeError(

@@ -6,6 +6,7 @@
 #include <ATen/core/Generator.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/csrc/tensor/python_tensor.h>
 
 #include <array>
@@ -38,6 +39,26 @@ constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) { return static_cast<ui
 uint64_t device_bits(c10::Device device) {
   return static_cast<uint64_t>(static_cast<uint8_t>(device.type())) |
          static_cast<uint64_t>(static_cast<uint8_t>(device.index())) << 8;
+}
+
+// Which device a device without an index means now: the number of the current one, plus one.
+uint64_t current_device_number(c10::Device device) {
+  if (device.has_index() || device.is_cpu() || device.is_meta() ||
+      !c10::impl::hasDeviceGuardImpl(device.type())) {
+    return 0;
+  }
+  return static_cast<uint64_t>(c10::impl::getDeviceGuardImpl(device.type())->getDevice().index() + 1);
+}
+
+uint64_t attention_settings() {
+  auto& context = at::globalContext();
+  uint64_t bits = static_cast<uint64_t>(context.userEnabledFlashSDP()) |
+                  static_cast<uint64_t>(context.userEnabledMemEfficientSDP()) << 1 |
+                  static_cast<uint64_t>(context.userEnabledMathSDP()) << 2 |
+                  static_cast<uint64_t>(context.userEnabledCuDNNSDP()) << 3 |
+                  static_cast<uint64_t>(context.userEnabledOverrideableSDP()) << 4;
+  for (const auto backend : context.sDPPriorityOrder()) bits = bits << 5 | static_cast<uint8_t>(backend);
+  return bits;
 }
 
 // Settings outside of the arguments that kernels, decompositions and metas look at.
@@ -107,6 +128,7 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   push(op.id);
   push(thread_state_bits());
   push(mode.key_bits());
+  if (op.reads_attention_settings) push(attention_settings());
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }
@@ -129,7 +151,8 @@ Bypass CallKey::add(const c10::IValue& argument) {
   } else if (argument.isList()) {
     return add_list(argument);
   } else if (argument.isDevice()) {
-    push(tagged(Tag::Device, device_bits(argument.toDevice())));
+    const auto device = argument.toDevice();
+    push(tagged(Tag::Device, device_bits(device) | current_device_number(device) << 16));
   } else if (argument.isString()) {
     add_text(argument.toStringView());
   } else if (argument.isComplexDouble()) {
@@ -183,15 +206,13 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
 
 Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
-  if (is_index_ && !tensors_.empty() && (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
+  if (is_index_ && tensors_.size() > 0 &&
+      (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
     return "dynamic output shape";
   }
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (tensors_[i] == impl) {
-      push(tagged(Tag::RepeatedTensor, i));
-      tensors_.push_back(impl);
-      return nullptr;
-    }
+  if (const auto number = tensors_.find(impl)) {
+    push(tagged(Tag::RepeatedTensor, *number));
+    return nullptr;
   }
   const auto keys = impl->key_set();
   if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return "symbolic shape";
@@ -207,21 +228,20 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
                                    static_cast<uint64_t>(impl->is_wrapped_number()) << 9 |
                                    device_bits(device) << 16 | sizes.size() << 32));
   push(keys.raw_repr());
-  push(storage_owner(impl));
+  push(storage_number(impl));
   push(static_cast<uint64_t>(storage_bytes.as_int_unchecked()));
   push(static_cast<uint64_t>(impl->storage_offset()));
   for (const auto size : sizes) push(static_cast<uint64_t>(size));
   for (const auto stride : impl->strides()) push(static_cast<uint64_t>(stride));
-  tensors_.push_back(impl);
+  tensors_.add(impl);
   return nullptr;
 }
 
-uint64_t CallKey::storage_owner(const c10::TensorImpl* impl) const {
-  const auto* storage = impl->storage().unsafeGetStorageImpl();
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (tensors_[i]->storage().unsafeGetStorageImpl() == storage) return i;
-  }
-  return tensors_.size();
+uint64_t CallKey::storage_number(const c10::TensorImpl* impl) {
+  auto* storage = impl->storage().unsafeGetStorageImpl();
+  if (const auto number = storages_.find(storage)) return *number;
+  storages_.add(storage);
+  return storages_.size() - 1;
 }
 
 // A Python number among the arguments: a real zero-dimensional tensor that torch made for it.

@@ -6,9 +6,11 @@
 #pragma once
 
 #include "fake_mode.h"
+#include "first_seen.h"
 #include "operator_facts.h"
 
 #include <ATen/core/ivalue.h>
+#include <c10/core/StorageImpl.h>
 #include <c10/core/TensorImpl.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/SmallVector.h>
@@ -31,8 +33,10 @@ class CallKey {
 
   c10::ArrayRef<uint64_t> words() const { return words_; }
   uint64_t hash() const { return hash_; }
-  // The fake tensors among the arguments, those inside lists too, in the order of the arguments.
-  c10::ArrayRef<c10::TensorImpl*> tensors() const { return tensors_; }
+  // The distinct fake tensors among the arguments, those inside lists too, and their distinct storages, in
+  // the order of the arguments. Both are alive while the arguments are.
+  const FirstSeen<c10::TensorImpl>& tensors() const { return tensors_; }
+  const FirstSeen<c10::StorageImpl>& storages() const { return storages_; }
 
  private:
   Bypass add(const c10::IValue& argument);
@@ -42,11 +46,12 @@ class CallKey {
   Bypass add_wrapped_number(const c10::TensorImpl* impl);
   void add_text(std::string_view text);
   void push(uint64_t word) { words_.push_back(word); }
-  // Index of the first argument tensor that shares the storage of `impl`; the next index if none does.
-  uint64_t storage_owner(const c10::TensorImpl* impl) const;
+  // The number of the storage of `impl` among the storages of the arguments.
+  uint64_t storage_number(const c10::TensorImpl* impl);
 
   c10::SmallVector<uint64_t, 96> words_;
-  c10::SmallVector<c10::TensorImpl*, 8> tensors_;
+  FirstSeen<c10::TensorImpl> tensors_;
+  FirstSeen<c10::StorageImpl> storages_;
   const ModeState* mode_ = nullptr;
   bool is_index_ = false;
   uint64_t hash_ = 0;

@@ -73,7 +73,7 @@ class FakeCall {
     ++cache_.statistics.hits;
     // The arguments stay on the stack until the results exist, so that an exception leaves it whole.
     c10::SmallVector<c10::IValue, 4> results;
-    recipe.build(key_.tensors(), reinterpret_cast<PyObject*>(mode_), results);
+    recipe.build(key_, reinterpret_cast<PyObject*>(mode_), results);
     if (C10_UNLIKELY(mode_->cache_crosscheck_enabled)) compare_with_computed(results);
     torch::jit::drop(*stack_, facts_.arguments);
     for (auto& result : results) stack_->push_back(std::move(result));

@@ -7,7 +7,6 @@
 #include <c10/util/Exception.h>
 
 #include <array>
-#include <cstddef>
 
 namespace fastfake {
 
@@ -15,21 +14,21 @@ namespace {
 
 ModeState* as_state(PyObject* self) noexcept { return reinterpret_cast<ModeState*>(self); }
 
-bool& flag_at(PyObject* self, void* offset) noexcept {
-  return *reinterpret_cast<bool*>(reinterpret_cast<char*>(self) + reinterpret_cast<std::uintptr_t>(offset));
+template <bool ModeState::* member>
+PyObject* get_flag(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(as_state(self)->*member ? 1 : 0);
 }
 
-PyObject* get_flag(PyObject* self, void* offset) { return PyBool_FromLong(flag_at(self, offset) ? 1 : 0); }
-
 // Any truth value is taken, as an attribute of a Python object would take it.
-int set_flag(PyObject* self, PyObject* value, void* offset) {
+template <bool ModeState::* member>
+int set_flag(PyObject* self, PyObject* value, void* /*closure*/) {
   if (value == nullptr) {
     PyErr_SetString(PyExc_AttributeError, "cannot delete a flag of a fake tensor mode");
     return -1;
   }
   const int truth = PyObject_IsTrue(value);
   if (truth < 0) return -1;
-  flag_at(self, offset) = truth != 0;
+  as_state(self)->*member = truth != 0;
   return 0;
 }
 
@@ -81,8 +80,9 @@ int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
-PyGetSetDef flag(const char* name, size_t offset, const char* doc) {
-  return {name, get_flag, set_flag, doc, reinterpret_cast<void*>(offset)};
+template <bool ModeState::* member>
+constexpr PyGetSetDef flag(const char* name, const char* doc) noexcept {
+  return {name, get_flag<member>, set_flag<member>, doc, nullptr};
 }
 
 PyObject* mode_state_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
@@ -111,24 +111,23 @@ void mode_state_dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
-std::array<PyGetSetDef, 13> mode_state_attributes = {{
-    flag("allow_fallback_kernels", offsetof(ModeState, allow_fallback_kernels),
-         "Whether an operator without a meta kernel may run on zeros."),
-    flag("allow_non_fake_inputs", offsetof(ModeState, allow_non_fake_inputs),
-         "Whether real tensors among the arguments are converted instead of refused."),
-    flag("allow_scalar_outputs", offsetof(ModeState, allow_scalar_outputs),
-         "Whether `item()` may return an unbacked symbol whatever the ShapeEnv says."),
-    flag("allow_meta", offsetof(ModeState, allow_meta), "Whether a fake tensor may imitate a meta tensor."),
-    flag("_allow_unsafe_data_ptr_access", offsetof(ModeState, allow_unsafe_data_ptr_access),
-         "Whether `data_ptr` warns instead of raising."),
-    flag("static_shapes", offsetof(ModeState, static_shapes),
-         "Whether converted tensors get integer shapes."),
-    flag("propagate_real_tensors", offsetof(ModeState, propagate_real_tensors),
-         "Whether real tensors are computed along."),
-    flag("cache_enabled", offsetof(ModeState, cache_enabled),
-         "Whether calls may be answered from the cache."),
-    flag("cache_crosscheck_enabled", offsetof(ModeState, cache_crosscheck_enabled),
-         "Whether every answer from the cache is compared with a computed one."),
+constinit std::array<PyGetSetDef, 13> mode_state_attributes = {{
+    flag<&ModeState::allow_fallback_kernels>("allow_fallback_kernels",
+                                             "Whether an operator without a meta kernel may run on zeros."),
+    flag<&ModeState::allow_non_fake_inputs>(
+        "allow_non_fake_inputs",
+        "Whether real tensors among the arguments are converted instead of refused."),
+    flag<&ModeState::allow_scalar_outputs>(
+        "allow_scalar_outputs", "Whether `item()` may return an unbacked symbol whatever the ShapeEnv says."),
+    flag<&ModeState::allow_meta>("allow_meta", "Whether a fake tensor may imitate a meta tensor."),
+    flag<&ModeState::allow_unsafe_data_ptr_access>("_allow_unsafe_data_ptr_access",
+                                                   "Whether `data_ptr` warns instead of raising."),
+    flag<&ModeState::static_shapes>("static_shapes", "Whether converted tensors get integer shapes."),
+    flag<&ModeState::propagate_real_tensors>("propagate_real_tensors",
+                                             "Whether real tensors are computed along."),
+    flag<&ModeState::cache_enabled>("cache_enabled", "Whether calls may be answered from the cache."),
+    flag<&ModeState::cache_crosscheck_enabled>(
+        "cache_crosscheck_enabled", "Whether every answer from the cache is compared with a computed one."),
     {"in_kernel_invocation", get_in_kernel_invocation, set_in_kernel_invocation,
      "Whether this thread computes metadata in a kernel: fake tensors say `meta` then.", nullptr},
     {"shape_env", get_shape_env, set_shape_env, "The ShapeEnv of the mode, or None.", nullptr},

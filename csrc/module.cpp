@@ -1,6 +1,7 @@
 // The Python module fastfake._C: bindings only.
 #include "cache_inspection.h"
 #include "common_device.h"
+#include "device_guards.h"
 #include "dispatch_cache.h"
 #include "fake_kernel.h"
 #include "fake_mode.h"
@@ -101,6 +102,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("bytes"));
 
   watch_operator_deregistration();
+  provide_missing_device_guards();
 }
 
 }  // namespace fastfake

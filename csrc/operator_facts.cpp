@@ -101,6 +101,10 @@ const OperatorFacts& operator_facts(const c10::OperatorHandle& op) {
   facts->arguments = static_cast<uint32_t>(schema.arguments().size());
   facts->results = static_cast<uint32_t>(schema.returns().size());
   facts->bypass = bypass_reason(op);
+  const std::string_view name = op.operator_name().name;
+  facts->reads_attention_settings = name.find("scaled_dot_product") != std::string_view::npos ||
+                                    name.find("_fused_sdp_choice") != std::string_view::npos ||
+                                    name.find("multi_head_attention") != std::string_view::npos;
   facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
   return *table().emplace(id_of(op), std::move(facts)).first->second;
 }

@@ -16,6 +16,8 @@ struct OperatorFacts {
   const char* bypass = nullptr;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;
+  // The operator chooses between attention backends, which users switch on and off.
+  bool reads_attention_settings = false;
 };
 
 // The facts of `op`. The reference stays valid while the operator is registered. Needs the GIL, which

@@ -13,9 +13,13 @@ namespace fastfake {
 
 namespace {
 
-// copy_generic_tensor_metadata is what torch's own shallow copies use; it is protected.
-struct MetadataCopy : c10::TensorImpl {
+// What torch's own shallow copies use, and what is protected.
+struct ProtectedParts : c10::TensorImpl {
   using c10::TensorImpl::copy_generic_tensor_metadata;
+
+  static c10::VariableVersion& version_counter_of(c10::TensorImpl& impl) {
+    return impl.*(&ProtectedParts::version_counter_);
+  }
 };
 
 c10::Storage fresh_storage(int64_t bytes, bool unsafe_data_ptr) {
@@ -49,7 +53,12 @@ c10::intrusive_ptr<c10::TensorImpl> clone_on_storage(const c10::TensorImpl& prot
   // backend and from inference mode; it drops the Python keys, which come back below.
   auto impl = c10::make_intrusive<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage),
                                                    prototype.key_set(), prototype.dtype());
-  MetadataCopy::copy_generic_tensor_metadata(&prototype, impl.get());
+  ProtectedParts::copy_generic_tensor_metadata(&prototype, impl.get());
+  // An inference tensor made outside of inference mode, as views are, may be written to there since it
+  // counts versions. The constructor counts none for any inference tensor, and the setter refuses to.
+  if (C10_UNLIKELY(prototype.version_counter().enabled() && !impl->version_counter().enabled())) {
+    ProtectedParts::version_counter_of(*impl) = c10::VariableVersion(/*version=*/0);
+  }
   impl->set_python_dispatch(true);
   impl->set_python_custom_device(true);  // `device` asks the interpreter hook
   return impl;
@@ -82,17 +91,17 @@ class Recipe::Recorder {
       steps_.emplace_back(Constant{value});
       return nullptr;
     }
-    if (const auto index = find(key_.tensors(), impl)) {
+    if (const auto index = key_.tensors().find(impl)) {
       steps_.emplace_back(SameAsArgument{*index});
       return nullptr;
     }
-    if (const auto index = find(built_, impl)) {
+    if (const auto index = built_.find(impl)) {
       steps_.emplace_back(SameAsResult{*index});
       return nullptr;
     }
     if (Bypass bypass = why_not_reproducible(*impl)) return bypass;
     steps_.emplace_back(describe(*impl));
-    built_.push_back(impl);
+    built_.add(impl);
     return nullptr;
   }
 
@@ -125,28 +134,19 @@ class Recipe::Recorder {
         .storage_bytes = static_cast<int64_t>(storage->nbytes()),
         .unsafe_data_ptr = mode_.allow_unsafe_data_ptr_access,
     };
-    if (const auto index = find_storage(key_.tensors(), storage)) {
+    if (const auto index = key_.storages().find(storage)) {
       tensor.source = StorageSource::Argument;
       tensor.source_index = *index;
-    } else if (const auto earlier = find_storage(built_, storage)) {
+    } else if (const auto earlier = built_on(storage)) {
       tensor.source = StorageSource::Result;
       tensor.source_index = *earlier;
     }
     return tensor;
   }
 
-  static std::optional<uint32_t> find(c10::ArrayRef<c10::TensorImpl*> tensors,
-                                      const c10::TensorImpl* wanted) {
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i] == wanted) return static_cast<uint32_t>(i);
-    }
-    return std::nullopt;
-  }
-
-  static std::optional<uint32_t> find_storage(c10::ArrayRef<c10::TensorImpl*> tensors,
-                                              const c10::StorageImpl* wanted) {
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      if (tensors[i]->storage().unsafeGetStorageImpl() == wanted) return static_cast<uint32_t>(i);
+  std::optional<uint32_t> built_on(const c10::StorageImpl* storage) const {
+    for (size_t i = 0; i < built_.size(); ++i) {
+      if (built_[i]->storage().unsafeGetStorageImpl() == storage) return static_cast<uint32_t>(i);
     }
     return std::nullopt;
   }
@@ -154,13 +154,13 @@ class Recipe::Recorder {
   const CallKey& key_;
   const ModeState& mode_;
   std::vector<Step>& steps_;
-  c10::SmallVector<c10::TensorImpl*, 8> built_;
+  FirstSeen<c10::TensorImpl> built_;
 };
 
 class Recipe::Builder {
  public:
-  Builder(const std::vector<Step>& steps, c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode)
-      : next_(steps.begin()), end_(steps.end()), tensors_(tensors), mode_(mode) {}
+  Builder(const std::vector<Step>& steps, const CallKey& key, PyObject* mode)
+      : next_(steps.begin()), end_(steps.end()), key_(key), mode_(mode) {}
 
   bool done() const { return next_ == end_; }
 
@@ -168,7 +168,7 @@ class Recipe::Builder {
     const Step& step = *next_++;
     if (const auto* tensor = std::get_if<NewTensor>(&step)) return make_tensor(*tensor);
     if (const auto* same = std::get_if<SameAsArgument>(&step)) {
-      return reference_to(tensors_[same->index]);
+      return reference_to(key_.tensors()[same->index]);
     }
     if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
     if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
@@ -190,7 +190,8 @@ class Recipe::Builder {
   c10::Storage storage_for(const NewTensor& recipe) const {
     switch (recipe.source) {
       case StorageSource::Argument:
-        return tensors_[recipe.source_index]->storage();
+        return c10::Storage(
+            c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(key_.storages()[recipe.source_index]));
       case StorageSource::Result:
         return built_[recipe.source_index]->storage();
       case StorageSource::Fresh:
@@ -208,7 +209,7 @@ class Recipe::Builder {
 
   std::vector<Step>::const_iterator next_;
   std::vector<Step>::const_iterator end_;
-  c10::ArrayRef<c10::TensorImpl*> tensors_;
+  const CallKey& key_;
   PyObject* mode_;
   c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
 };
@@ -225,9 +226,8 @@ Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c
   return nullptr;
 }
 
-void Recipe::build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
-                   c10::SmallVectorImpl<c10::IValue>& results) const {
-  Builder builder(steps_, tensors, mode);
+void Recipe::build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const {
+  Builder builder(steps_, key, mode);
   while (!builder.done()) results.push_back(builder.make_next());
 }
 

@@ -37,7 +37,7 @@ struct NewTensor {
   c10::intrusive_ptr<c10::TensorImpl> prototype;
   PyObject* device;  // interned by device_object(), so not owned
   StorageSource source;
-  uint32_t source_index;  // which argument or built tensor, unless the storage is fresh
+  uint32_t source_index;  // which storage of the arguments or which built tensor, unless fresh
   int64_t storage_bytes;  // of a fresh storage
   bool unsafe_data_ptr;   // `data_ptr` on a fresh storage warns rather than raises
 };
@@ -58,9 +58,8 @@ class Recipe {
   Bypass record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results);
 
   // Makes the results for other arguments with an equal key and appends them to `results`.
-  // `tensors` are the argument tensors as CallKey lists them. Needs the GIL.
-  void build(c10::ArrayRef<c10::TensorImpl*> tensors, PyObject* mode,
-             c10::SmallVectorImpl<c10::IValue>& results) const;
+  // `key` is their key. Needs the GIL.
+  void build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const;
 
   const std::vector<Step>& steps() const { return steps_; }
 

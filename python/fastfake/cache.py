@@ -1,14 +1,18 @@
-"""The dispatch cache's statistics. The table itself is native; `cache_entries` shows what is in it."""
+"""The dispatch cache's statistics: a native table, and one in Python for higher-order operators.
+
+`cache_entries` shows what is in the native table.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from . import _C
 from .logs import log
+from .miss import higher_order_cache
 
 __all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "dump_cache_stats"]
 
@@ -32,12 +36,16 @@ class DispatchCacheInfo:
 
 def cache_info() -> DispatchCacheInfo:
     """Return the statistics of the process's cache."""
-    return DispatchCacheInfo(*_C.cache_statistics())
+    hits, misses, bypasses, size = _C.cache_statistics()
+    graphs = higher_order_cache.statistics()
+    all_bypasses = dict(Counter(bypasses) + graphs.bypasses)
+    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size)
 
 
 def cache_clear() -> None:
     """Drop all entries and set the statistics to zero."""
     _C.cache_clear()
+    higher_order_cache.clear()
 
 
 def dump_cache_stats() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .fake_mode import FakeTensorMode
 
-__all__ = ["FakeTensorConverter"]
+__all__ = ["FakeTensorConverter", "fake_on_meta"]
 
 # Values of these dtypes mean the same in a Python number. float32 does not: arithmetic on a Python float
 # rounds differently, which a program could observe.
@@ -101,7 +101,7 @@ class FakeTensorConverter:
             fake = reference()
             if fake is not None:
                 # The weak reference may have revived an object that only C++ kept.
-                fake._fix_weakref()
+                fake._fix_weakref()  # type: ignore[attr-defined]
                 fake.constant = None
 
     def clear_non_cpu_constants(self) -> None:
@@ -124,11 +124,11 @@ class FakeTensorConverter:
         self,
         fake_mode: FakeTensorMode,
         t: Tensor,
-        make_constant: bool = False,
+        make_constant: bool = False,  # `t` is the known value
         shape_env: ShapeEnv | None = None,
         *,
         source: Source | None = None,
-        symbolic_context: SymbolicContext | None = None,
+        symbolic_context: SymbolicContext | None = None,  # which sizes are dynamic
         trace: bool = True,
     ) -> FakeTensor:
         """Return the fake tensor for a real one, the same as last time if there was one.
@@ -189,12 +189,10 @@ class FakeTensorConverter:
             pytype: the class that the tensor stands for.
             dispatch_keys: the dispatch keys that the tensor stands for.
         """
-        if t.device.type != "meta":
-            raise AssertionError(f"tensor's device must be `meta`, got {t.device.type} instead")
         known = self._get_memo(t)
         if known is not None:
             return known
-        fake = FakeTensor(fake_mode, t, device, pytype=pytype, dispatch_keys=dispatch_keys)
+        fake = fake_on_meta(fake_mode, t, device, pytype, dispatch_keys)
         self.set_tensor_memo(t, fake)
         return fake
 
@@ -231,6 +229,19 @@ class FakeTensorConverter:
             fake.item_memo = shape_env.create_symintnode(symbol, hint=value, source=item_source)
         elif t.dtype == torch.float64:
             fake.item_memo = shape_env.create_symfloatnode(symbol, hint=value, source=item_source)
+
+
+def fake_on_meta(
+    mode: FakeTensorMode,
+    t: Tensor,
+    device: torch.device,
+    pytype: type[Tensor] | None = None,
+    dispatch_keys: torch.DispatchKeySet | None = None,
+) -> FakeTensor:
+    """Return a new fake tensor on the storage of ``t``, which must be a meta tensor, and remember nothing."""
+    if t.device.type != "meta":
+        raise AssertionError(f"tensor's device must be `meta`, got {t.device.type} instead")
+    return FakeTensor(mode, t, device, pytype=pytype, dispatch_keys=dispatch_keys)
 
 
 def _context_of_earlier_trace(t: Tensor) -> tuple[SymbolicContext | None, Source | None]:

@@ -30,7 +30,8 @@ def init_gpu_context(device: torch.device) -> None:
 
     Autograd's device threads need a context even for tensors without data.
     """
-    if torch.accelerator.current_accelerator(True) == device.type:
+    accelerator = torch.accelerator.current_accelerator(True)
+    if accelerator is not None and accelerator.type == device.type:
         make = torch.empty if torch.version.hip is None else torch.zeros
         make(1, device=device)
 
@@ -100,9 +101,9 @@ def common_device(func: OpOverload, flat_args: Sequence[object]) -> tuple[torch.
         mixes_freely=_MIXES_WITH.get(func),
         preferred=config.preferred_device_type() or "",
     )
-    if mismatch is not None:
-        raise FakeTensorDeviceMismatchError(func, device, mismatch)
     if device is not None:
+        if mismatch is not None:
+            raise FakeTensorDeviceMismatchError(func, device, mismatch)
         return device, False
     if should_allow_numbers_as_tensors(func):
         return torch.device("cpu"), True

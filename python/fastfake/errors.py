@@ -78,7 +78,7 @@ class FakeTensorDeviceMismatchError(RuntimeError):
     def __init__(self, func: OpOverload, common_device: torch.device, device: torch.device) -> None:
         """Keep the three as fields and word the message as eager PyTorch does."""
         super().__init__(
-            "Expected all tensors to be on the same device, "
-            f"but found at least two devices, {common_device} and {device}!"
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{common_device} and {device}!"
         )
         self.func, self.common_device, self.device = func, common_device, device

@@ -21,14 +21,14 @@ from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
-from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline
+from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
 
 if TYPE_CHECKING:
     from torch._guards import Source
     from torch._ops import OpOverload
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
     from torch.types import IntLikeType
-    from torch.utils._pytree import TreeSpec
+    from torch.utils._pytree import KeyPath, TreeSpec
     from typing_extensions import Self
 
 __all__ = ["FakeTensorMode"]
@@ -54,9 +54,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         nt_tensor_id_initial_count: what ``reset_nt_tensor_id_counter`` goes back to.
     """
 
-    # The place of this mode in torch's order of infrastructure modes.
-    _mode_key = torch._C._TorchDispatchModeKey.FAKE
-
     lift_fns = operator_traits.LIFT_OPERATORS
 
     cache = cache_entries.CacheView()
@@ -64,8 +61,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     cache_misses = Statistic(lambda info: info.misses)
     cache_bypasses = Statistic(bypasses_or_zero)
 
-    nt_tensor_id_counter: int = -1
-    nt_tensor_id_initial_count: int = -1
+    nt_tensor_id_counter = -1
+    nt_tensor_id_initial_count = -1
 
     def __init__(
         self,
@@ -73,7 +70,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         allow_fallback_kernels: bool = True,
         allow_non_fake_inputs: bool = False,
         shape_env: ShapeEnv | None = None,
-        static_shapes: bool | None = None,
+        static_shapes: bool | None = None,  # by default, as there is a ShapeEnv or not
         export: bool = False,
     ) -> None:
         """Make a mode.
@@ -90,6 +87,9 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         ensure_installed()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
+        # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
+        # would deactivate the user's mode that surrounds it.
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.allow_fallback_kernels = allow_fallback_kernels
         self.allow_non_fake_inputs = allow_non_fake_inputs
         self.shape_env = shape_env
@@ -169,16 +169,13 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         return super().__enter__()
 
     def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Deactivate the mode and bring back the one that it replaced."""
         activated, replaced, lifted_before = self.enter_stack.pop()
         if not activated:
             return
-        super().__exit__(exc_type, exc_val, exc_tb)
+        super().__exit__(kind, error, trace)
         if replaced is not None:
             torch._C._set_dispatch_mode(replaced)
         if lifted_before is not None:
@@ -264,11 +261,21 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self,
         func: OpOverload,
         flat_arg_fake_tensors: Sequence[FakeTensor],
-        args: Sequence[object],
-        kwargs: Mapping[str, object],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> None:
         """Forget the values of fake tensors that ``func`` writes to, and of their aliases."""
         constants.forget_written(self, func, flat_arg_fake_tensors, args, kwargs)
+
+    def _maybe_infer_fake(self, func: OpOverload, path: KeyPath, fake: object, real: object) -> tuple[Any, bool]:
+        """Check one fake result against the real one; see `miss.real_crosscheck.check_leaf`."""
+        return real_crosscheck.check_leaf(self, func, path, fake, real)
+
+    def _maybe_infer_fake_kernel_from_pytree_out(
+        self, func: OpOverload, fake_in: object, real_in: object, fake_out: object, real_out: object
+    ) -> Any:
+        """Check all fake results of a call against the real ones; see `miss.real_crosscheck.check_results`."""
+        return real_crosscheck.check_results(self, func, fake_in, real_in, fake_out, real_out)
 
     # Jagged tensors.
 
@@ -303,7 +310,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self,
         tensor: Tensor,
         *,
-        static_shapes: bool | None = None,
+        static_shapes: bool | None = None,  # as the mode has it
         source: Source | None = None,
         symbolic_context: SymbolicContext | None = None,
         trace: bool = True,

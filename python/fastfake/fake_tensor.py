@@ -64,7 +64,8 @@ def _symbolic_tuple_as_ints(values: Sequence[Any]) -> tuple[int, ...]:
 def _device_query(args: Sequence[object]) -> torch.device:
     if len(args) != 1 or not isinstance(args[0], FakeTensor):
         raise AssertionError("Expected exactly one FakeTensor argument for _device_handler")
-    return args[0].device
+    # From the slot: `args[0].device` may be what led here.
+    return torch.device("meta") if _C.in_kernel_invocation() else args[0]._fake_device
 
 
 ATTRIBUTE_QUERIES: dict[Any, Any] = {
@@ -123,18 +124,18 @@ class FakeTensor(Tensor):
 
     # Operators on fake tensors return fake tensors by dispatch. Tensor's own `__torch_function__` would only
     # convert results to the class that they have already, at the price of several Python calls an operator.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let derived classes convert results to themselves, as classes derived from Tensor do."""
         super().__init_subclass__(**kwargs)
-        if "__torch_function__" not in cls.__dict__:
+        if "__torch_function__" not in vars(cls):
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
 
     # torch keeps the fields in the instance's dictionary, and its users take them from there to make a similar
     # tensor. Here they get into the dictionary when it is asked for; the slots stay what counts.
     @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+    def __dict__(self) -> dict[str, Any]:
         """The instance's attributes, fields included."""
         attributes: dict[str, Any] = _INSTANCE_DICTIONARY.__get__(self)
         attributes.update((name, getattr(self, name)) for name in _FIELDS if hasattr(self, name))
@@ -142,9 +143,8 @@ class FakeTensor(Tensor):
 
     @__dict__.setter
     def __dict__(self, attributes: dict[str, Any]) -> None:
-        _INSTANCE_DICTIONARY.__set__(self, attributes)
-        for name in _FIELDS & attributes.keys():
-            setattr(self, name, attributes[name])
+        # Who copies or swaps dictionaries does so with slots too.
+        _INSTANCE_DICTIONARY.__set__(self, {name: value for name, value in attributes.items() if name not in _FIELDS})
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""
@@ -187,15 +187,15 @@ class FakeTensor(Tensor):
         cls,
         fake_mode_or_elem: FakeTensorMode | Tensor | None = None,
         elem: Tensor | None = None,
-        device: torch.device | str | None = None,
+        device: torch.device | str | None = None,  # the one to imitate
         constant: Tensor | None = None,
         real_tensor: Tensor | None = None,
-        pytype: type[Tensor] | None = None,
+        pytype: type[Tensor] | None = None,  # the class that is stood for
         dispatch_keys: torch.DispatchKeySet | None = None,
         *,
         fake_mode: FakeTensorMode | None = None,
-        fake_device: torch.device | str | None = None,
-        _fake_device: torch.device | str | None = None,
+        fake_device: torch.device | str | None = None,  # the attribute's name for `device`
+        _fake_device: torch.device | str | None = None,  # the slot's name for it
         requires_grad: bool | None = None,
         _is_param: bool = False,
         **state: object,
@@ -274,7 +274,7 @@ class FakeTensor(Tensor):
 
     @classmethod
     @count
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: OpOverload,
         types: Sequence[type],
@@ -341,7 +341,7 @@ def _mode_and_elem(
     if isinstance(first, _C.ModeState):
         if fake_mode is not None and fake_mode is not first:
             raise TypeError("FakeTensor.__new__() got conflicting fake_mode values")
-        fake_mode = first  # type: ignore[assignment]
+        fake_mode = first
     elif first is not None:
         if not isinstance(first, Tensor):
             raise TypeError(

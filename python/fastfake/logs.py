@@ -9,7 +9,7 @@ import torch._logging
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch.utils._mode_utils import no_dispatch
 
-__all__ = ["IncrementRecursionCount", "log", "log_call", "not_implemented_log"]
+__all__ = ["IncrementRecursionCount", "hierarchical_compile_log", "log", "log_call", "not_implemented_log"]
 
 log = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -23,6 +23,7 @@ def _artifact_logger(name: str) -> logging.Logger:
 
 
 not_implemented_log = _artifact_logger("not_implemented")
+hierarchical_compile_log = _artifact_logger("hierarchical_compile")
 
 
 class IncrementRecursionCount:

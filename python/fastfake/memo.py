@@ -45,8 +45,8 @@ class SymNumberMemoDescriptor:
 
     def __get__(self, obj: FakeTensor, objtype: type[FakeTensor] | None = None) -> _Number | None:
         """Return the number while it is valid, else None."""
-        memos = obj._memos
-        remembered = None if memos is None else memos.get(self._name)
+        memos = obj._memos or {}
+        remembered = memos.get(self._name)
         if remembered is None:
             return None
         number, version, epoch = remembered

@@ -38,9 +38,9 @@ class TensorMetadata:
     requires_grad: bool
     is_quantized: bool
     is_conj: bool
-    is_neg: bool
+    is_neg: bool  # the negative bit, not the sign
     is_inference: bool
-    is_sparse: bool
+    is_sparse: bool  # in the COO layout
     is_coalesced: bool | None
     dense_dim: int | None
     sparse_dim: int | None

@@ -20,7 +20,7 @@ from . import (
     queries,
     thread_state,
 )
-from .miss import decomposition, fallback_kernel, operator_traits
+from .miss import decomposition, fallback_kernel, inferred_kernel, operator_traits
 
 __all__ = ["replacements"]
 
@@ -46,7 +46,9 @@ def replacements() -> dict[str, Any]:
     named |= {
         "FakeTensorTLS": thread_state.FakeTensorTLS,
         "fake_tensor_tls": thread_state.fake_tensor_tls,
+        "_infer_fake_from_real_tensor": inferred_kernel.infer_tensor,
         "get_schema_info": operator_traits.schema_info,
+        "inferred_fake_kernel_from_real_out": inferred_kernel.infer_result,
         "init_gpu_context": devices.init_gpu_context,
         "run_fallback_kernel": fallback_kernel.run_fallback_kernel,
         "should_allow_numbers_as_tensors": devices.should_allow_numbers_as_tensors,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch._ops import OpOverload
 
     from ..fake_mode import FakeTensorMode
+    from .real_propagation import RealRun
 
 __all__ = ["NOT_HANDLED", "Call"]
 
@@ -41,9 +42,21 @@ class Call:
         kwargs: keyword arguments.
         fake_args: the leaves that are fake tensors of the mode.
         has_symbolic_sizes: a fake argument has symbolic sizes or strides, or a leaf is a SymInt.
+        real_run: the call on real tensors that is propagated to the results. A step whose results are not
+            to be compared with real ones sets it to None.
     """
 
-    __slots__ = ("args", "args_spec", "fake_args", "flat_args", "func", "has_symbolic_sizes", "kwargs", "mode")
+    __slots__ = (
+        "args",
+        "args_spec",
+        "fake_args",
+        "flat_args",
+        "func",
+        "has_symbolic_sizes",
+        "kwargs",
+        "mode",
+        "real_run",
+    )
 
     def __init__(self, mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Flatten the arguments."""
@@ -56,6 +69,7 @@ class Call:
         self.has_symbolic_sizes = any(t._has_symbolic_sizes_strides for t in self.fake_args) or any(
             isinstance(leaf, torch.SymInt) for leaf in self.flat_args
         )
+        self.real_run: RealRun | None = None
 
     def replace_args(self, flat_args: list[Any], fake_args: list[FakeTensor]) -> None:
         """Take other leaves in the place of the present ones, nested alike."""

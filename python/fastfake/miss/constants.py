@@ -123,7 +123,7 @@ def forget_written(
     info = schema_info(func)
     if not info.is_mutable():
         return
-    normalized = normalize_function(func, args=args, kwargs=kwargs, normalize_to_only_use_kwargs=True)
+    normalized = normalize_function(func, tuple(args), dict(kwargs), normalize_to_only_use_kwargs=True)
     if normalized is None:
         return
     for name, value in normalized.kwargs.items():

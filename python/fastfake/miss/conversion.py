@@ -27,10 +27,10 @@ def convert_real_tensors(
     mode: FakeTensorMode,
     func: OpOverload,
     converter: FakeTensorConverter,
-    flat_args: Sequence[object],
+    leaves: Sequence[object],
     args_spec: TreeSpec,
 ) -> tuple[list[object], list[FakeTensor]]:
-    """Replace the tensors among ``flat_args`` that are not fake tensors of ``mode``.
+    """Replace the tensors among ``leaves`` that are not fake tensors of ``mode``.
 
     Returns:
         The arguments, and those of them that are fake tensors.
@@ -41,12 +41,12 @@ def convert_real_tensors(
     """
     converted: list[object] = []
     fakes: list[FakeTensor] = []
-    for arg in flat_args:
+    for arg in leaves:
         if isinstance(arg, Tensor):
             if not mode.is_our_fake(arg):
-                _check_may_convert(mode, func, arg, flat_args, args_spec)
+                _check_may_convert(mode, func, arg, leaves, args_spec)
                 arg = converter.from_real_tensor(mode, arg)
-            fakes.append(arg)  # type: ignore[arg-type]
+            fakes.append(arg)
         converted.append(arg)
     return converted, fakes
 

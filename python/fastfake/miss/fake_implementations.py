@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch._library.fake_impl import FakeImplCtx, set_ctx_getter
+from torch._library.fake_profile import MissingOpProfile
 from torch._library.simple_registry import singleton as registry
 
 from .. import config
 from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits
+from .real_propagation import infer_fake_kernel
 
 __all__ = ["operator_profile", "prim_meta", "registered_by_user", "special_cased_by_torch"]
 
@@ -26,17 +28,28 @@ def operator_profile(call: Call) -> object:
     profiles = config.custom_ops_profile()
     if profiles is None or call.func not in profiles.data:
         return NOT_HANDLED
+    call.real_run = None
     return profiles.generic_fake_kernel(call.func, call.mode, *call.args, **call.kwargs)
 
 
 def registered_by_user(call: Call) -> object:
-    """Run the implementation given to `torch.library.register_fake`."""
+    """Run the implementation given to `torch.library.register_fake`.
+
+    One that torch generated from profiles knows the arguments profiled and no others. For others the result
+    is inferred from the real one, if there is one.
+    """
     implementation = registry.find(call.func.name()).fake_impl.kernel
     if implementation is None:
         return NOT_HANDLED
     context = FakeImplCtx(call.mode, call.func)
-    with set_ctx_getter(lambda: context), call.mode:
-        return implementation(*call.args, **call.kwargs)
+    try:
+        with set_ctx_getter(lambda: context), call.mode:
+            return implementation(*call.args, **call.kwargs)
+    except MissingOpProfile:
+        result = infer_fake_kernel(call)
+        if result is NOT_HANDLED:
+            raise
+        return result
 
 
 def special_cased_by_torch(call: Call) -> object:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from .. import devices
+from ..converter import fake_on_meta
+from ..fake_tensor import FakeTensor
 from ..kernel_invocation import in_kernel_invocation_manager
 from ..logs import log
 from .call import Call
@@ -34,6 +36,7 @@ def run(call: Call) -> object:
         with in_kernel_invocation_manager(call.mode):
             results = call.func(*call.args, **call.kwargs)
     except NotImplementedError as error:
+        call.real_run = None
         return run_for_want_of_meta(call, error)
     except Exception:
         log.exception("failed while attempting to run meta for %s", call.func)
@@ -59,6 +62,7 @@ def wrap_results(
     """
     common: torch.device | None = None
     only_numbers = False
+    made: dict[int, FakeTensor] = {}  # a meta tensor may occur twice among the results
 
     def wrap(t: Tensor) -> Tensor:
         nonlocal common, only_numbers
@@ -71,10 +75,13 @@ def wrap_results(
                 lambda: f"FakeTensor is wrapped to wrong device, found {t.device}, expected {common}",
             )
             return t
-        converter = mode.fake_tensor_converter
         if only_numbers:
             # An operator on numbers gives a real tensor.
-            return converter.from_real_tensor(mode, t)
-        return converter.from_meta_and_device(mode, t, device or common)
+            return mode.fake_tensor_converter.from_real_tensor(mode, t)
+        # Not through the converter's memo: the meta tensor is fresh, and the memo's weak reference would keep
+        # `torch.utils.swap_tensors`, and so `Module.to`, from working on the result.
+        if id(t) not in made:
+            made[id(t)] = fake_on_meta(mode, t, device or common)
+        return made[id(t)]
 
     return tree_map_only(Tensor, wrap, results)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from . import (
     constants,
     conversion,
     decomposition,
     fake_implementations,
     higher_order,
+    higher_order_cache,
     meta_kernel,
+    real_propagation,
     subclasses,
 )
 from .call import NOT_HANDLED, Call
-from .operator_traits import is_higher_order, traits_of
+from .operator_traits import OperatorTraits, is_higher_order, traits_of
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -34,7 +38,7 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
     if subclasses.found_in(call.flat_args):
         return NotImplemented
     if is_higher_order(func):
-        return _run_higher_order(call)
+        return higher_order_cache.cached(call, lambda: _run_higher_order(call))
     traits = traits_of(func)
 
     result = constants.lift_numbers(call, traits)
@@ -46,11 +50,18 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
         return result
     constants.forget_written(mode, func, call.fake_args, call.args, call.kwargs)
 
+    call.real_run = real_propagation.run_for_real(call)
+    return real_propagation.propagate(call, _fake_results(call, traits))
+
+
+def _fake_results(call: Call, traits: OperatorTraits) -> object:
+    """Try the ways to compute on fake tensors one after the other."""
     for step in (
         lambda: decomposition.fast_implementation(call),
         lambda: decomposition.decompose(call, traits),
         lambda: fake_implementations.prim_meta(call, traits),
         lambda: fake_implementations.operator_profile(call),
+        lambda: real_propagation.infer_missing_fake_kernel(call),
         lambda: fake_implementations.registered_by_user(call),
         lambda: fake_implementations.special_cased_by_torch(call),
     ):
@@ -62,15 +73,12 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
 
 def _run_higher_order(call: Call) -> object:
     _convert_arguments(call)
-    result = higher_order.run(call)
-    if result is NOT_HANDLED:
-        raise NotImplementedError(
-            f"There was no rule registered for HigherOrderOperator {call.func} and FakeTensorMode"
-        )
-    return result
+    return higher_order.run(call)
 
 
 def _convert_arguments(call: Call) -> None:
+    if sum(isinstance(leaf, Tensor) for leaf in call.flat_args) == len(call.fake_args):
+        return
     call.replace_args(
         *conversion.convert_real_tensors(
             call.mode, call.func, call.mode.fake_tensor_converter, call.flat_args, call.args_spec

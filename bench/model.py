@@ -1,0 +1,213 @@
+"""Suite: forward, loss and backward of transformers models, under torch's FakeTensor and under fastfake.
+
+Models have random weights and their real widths, but few layers: further layers repeat the same operators. Nothing is
+downloaded. `cold` is a pass with an empty dispatch cache, `warm` one with everything cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyperf
+import torch
+import transformers
+
+from bench import report
+from bench.alternate import Measured, alternate
+from bench.sides import Eager, Fastfake, Side, Torch
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the models are.
+
+    Attributes:
+        layers: The layers of transformers, and the blocks in each of ResNet's four stages.
+        narrow: Whether widths are cut down to what eager torch computes quickly.
+    """
+
+    layers: int
+    narrow: bool
+
+
+Inputs = dict[str, torch.Tensor]
+Build = Callable[[Size], tuple[torch.nn.Module, Inputs]]
+BATCH = 2
+
+
+def _gpt2(size: Size) -> tuple[torch.nn.Module, Inputs]:
+    widths: dict[str, int] = {"n_embd": 64, "n_head": 4, "vocab_size": 256} if size.narrow else {}
+    config = transformers.GPT2Config(n_layer=size.layers, **widths)
+    return transformers.GPT2LMHeadModel(config), _text(config.vocab_size, size)
+
+
+def _llama(size: Size) -> tuple[torch.nn.Module, Inputs]:
+    widths: dict[str, int] = {}
+    if size.narrow:
+        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 256}
+    config = transformers.LlamaConfig(num_hidden_layers=size.layers, **widths)
+    return transformers.LlamaForCausalLM(config), _text(config.vocab_size, size)
+
+
+def _bert(size: Size) -> tuple[torch.nn.Module, Inputs]:
+    widths: dict[str, int] = {}
+    if size.narrow:
+        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 256}
+    config = transformers.BertConfig(num_hidden_layers=size.layers, **widths)
+    return transformers.BertForMaskedLM(config), _text(config.vocab_size, size)
+
+
+def _resnet(size: Size) -> tuple[torch.nn.Module, Inputs]:
+    widths: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 128]} if size.narrow else {}
+    config = transformers.ResNetConfig(depths=[size.layers] * 4, **_labels(), **widths)
+    return transformers.ResNetForImageClassification(config), _images(64 if size.narrow else 224)
+
+
+def _vit(size: Size) -> tuple[torch.nn.Module, Inputs]:
+    widths: dict[str, int] = {}
+    if size.narrow:
+        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 64}
+    config = transformers.ViTConfig(num_hidden_layers=size.layers, **_labels(), **widths)
+    return transformers.ViTForImageClassification(config), _images(config.image_size)
+
+
+def _labels() -> dict[str, Any]:
+    # Without a type of problem, models look at the labels' values, which fake tensors do not have.
+    return {"num_labels": 10, "problem_type": "single_label_classification"}
+
+
+def _text(vocabulary: int, size: Size) -> Inputs:
+    tokens = torch.randint(0, vocabulary, (BATCH, 16 if size.narrow else 128))
+    return {"input_ids": tokens, "labels": tokens}
+
+
+def _images(width: int) -> Inputs:
+    return {"pixel_values": torch.randn(BATCH, 3, width, width), "labels": torch.randint(0, 10, (BATCH,))}
+
+
+MODELS: dict[str, Build] = {"gpt2": _gpt2, "llama": _llama, "bert": _bert, "resnet": _resnet, "vit": _vit}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model on one side, with its weights and inputs made there."""
+
+    side: Side
+    module: torch.nn.Module
+    inputs: Inputs
+
+    def run(self) -> float:
+        """Runs forward, loss and backward once on the side that is entered, and returns the seconds."""
+        self.module.zero_grad(set_to_none=True)
+        start = pyperf.perf_counter()
+        self.module(**self.inputs).loss.backward()
+        return float(pyperf.perf_counter() - start)
+
+    def cold(self) -> list[float]:
+        """Measures one pass that starts with an empty dispatch cache."""
+        self.side.forget()
+        with self.side.entered(), _NoGarbage():
+            return [self.run()]
+
+    def warm(self) -> list[float]:
+        """Measures one pass that finds everything cached."""
+        with self.side.entered(), _NoGarbage():
+            # Installing and uninstalling assigns names in torch's modules, and the interpreter has to specialize the
+            # code that reads them once more.
+            self.run()
+            return [self.run()]
+
+
+class _NoGarbage:
+    """Collects garbage on the way in and not again before the way out, so that no collection falls into a pass."""
+
+    def __enter__(self) -> None:
+        gc.collect()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        gc.enable()
+
+
+def measure_model(name: str, size: Size, sides: Sequence[Side], rounds: int, cold_rounds: int) -> list[Measured]:
+    """Measures the warm and the cold passes of one model on all sides in alternation."""
+    prepared = {side.name: _prepare(MODELS[name], size, side) for side in sides}
+    warm_measures = {side: entry.warm for side, entry in prepared.items()}
+    # Eager torch has no cache that could be cold.
+    cold_measures = {side: entry.cold for side, entry in prepared.items() if not isinstance(entry.side, Eager)}
+    notes = {"layers": size.layers, "narrow": size.narrow}
+    cold = alternate(name, "cold", cold_measures, cold_rounds, notes)
+    warm = alternate(name, "warm", warm_measures, rounds, notes)
+    return [warm, cold]
+
+
+def _prepare(build: Build, size: Size, side: Side) -> Prepared:
+    with side.entered():
+        torch.manual_seed(0)
+        # Some initializers of transformers draw again until the values suit them, and fake tensors have no values.
+        # What torch's modules start from is random as well.
+        with patch.object(transformers.PreTrainedModel, "_initialize_weights", lambda *_: None):
+            prepared = Prepared(side, *build(size))
+        prepared.module.train()
+        # The very first pass imports modules of torch and of transformers, and would charge them to the first side.
+        prepared.run()
+    return prepared
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the suite.
+
+    Args:
+        argv: The suite's options.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(argv)
+    transformers.logging.set_verbosity_error()
+    size = Size(options.layers, options.eager)
+    sides: list[Side] = [Torch(), Fastfake()]
+    if options.eager:
+        sides.append(Eager())
+    # As in the suite of operators: eager's figures should not depend on how many cores are free.
+    torch.set_num_threads(1)
+    names = options.model or list(MODELS)
+    measured = []
+    with report.progress() as progress:
+        task = progress.add_task("", total=len(names))
+        for name in names:
+            progress.update(task, description=name)
+            measured += measure_model(name, size, sides, options.rounds, options.cold_rounds)
+            progress.advance(task)
+    widths = "narrow" if size.narrow else "real"
+    report.show_measured(f"forward, loss and backward, {size.layers} layers of {widths} width", measured, overall=False)
+    if options.json:
+        settings = {
+            "rounds": options.rounds,
+            "cold_rounds": options.cold_rounds,
+            "layers": size.layers,
+            "narrow": size.narrow,
+            "transformers_version": transformers.__version__,
+        }
+        report.write_measured(options.json, "model", settings, measured, overall=False)
+    if options.pyperf:
+        report.write_pyperf(options.pyperf, measured)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench model", description=__doc__)
+    parser.add_argument("--model", action="append", choices=list(MODELS), help="a model to run; repeatable")
+    parser.add_argument("--layers", type=int, default=2, help="layers of each model (default: %(default)s)")
+    parser.add_argument("--rounds", type=report.several, default=7, help="warm rounds (default: %(default)s)")
+    parser.add_argument("--cold-rounds", type=report.several, default=3, help="cold rounds (default: %(default)s)")
+    parser.add_argument("--eager", action="store_true", help="add eager torch, with narrow widths on every side")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--pyperf", type=Path, metavar="FILE", help="write every round's values in pyperf's format")
+    return parser

@@ -1,0 +1,105 @@
+"""The three ways of running an operator that the benchmarks compare."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar
+
+# Means torch's class only while fastfake is not installed: installing replaces it in every module, this one included.
+from torch._subclasses.fake_tensor import FakeTensorMode as TorchFakeTensorMode
+
+import fastfake
+
+
+class Side(ABC):
+    """One way of running an operator.
+
+    A side keeps its mode for its whole life, so that every round of a benchmark meets the same inputs and caches.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def entered(self) -> AbstractContextManager[Any]:
+        """Makes this side the one that operators called inside of the context run on."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Empties the dispatch cache, so that the next call of every operator is a cold one."""
+
+    @abstractmethod
+    def cache_use(self, call: Callable[[], object]) -> str:
+        """Tells how the dispatch cache served `call`: `hit`, `miss`, `bypass: REASON`, or nothing without a cache."""
+
+
+class FakeSide(Side):
+    """What the two implementations of FakeTensorMode have in common."""
+
+    mode: Any
+
+    def forget(self) -> None:
+        with self.entered():
+            type(self.mode).cache_clear()
+
+    def cache_use(self, call: Callable[[], object]) -> str:
+        mode_class = type(self.mode)
+        with self.entered():
+            before = mode_class.cache_info()
+            call()
+            after = mode_class.cache_info()
+        reasons = [reason for reason, count in after.bypasses.items() if count > before.bypasses.get(reason, 0)]
+        if reasons:
+            return f"bypass: {', '.join(sorted(reasons))}"
+        if after.misses > before.misses:
+            return "miss"
+        return "hit" if after.hits > before.hits else ""
+
+
+class Torch(FakeSide):
+    """torch's own FakeTensor, with fastfake not installed."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self.mode = TorchFakeTensorMode()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self.mode:
+            yield
+
+
+class Fastfake(FakeSide):
+    """fastfake, installed for as long as the side is entered."""
+
+    name = "fastfake"
+
+    def __init__(self) -> None:
+        with fastfake.installed():
+            self.mode = fastfake.FakeTensorMode()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with fastfake.installed(), self.mode:
+            yield
+
+
+class Eager(Side):
+    """Plain torch, computing real values."""
+
+    name = "eager"
+
+    def entered(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def forget(self) -> None:
+        pass
+
+    def cache_use(self, call: Callable[[], object]) -> str:
+        return ""
+
+
+RATIOS: Sequence[tuple[str, str]] = (("torch", "fastfake"), ("fastfake", "eager"))
+"""The ratios that reports show, as names of the sides above and below the line."""

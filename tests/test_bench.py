@@ -1,0 +1,171 @@
+"""Smoke tests of `python -m bench`: the suites run, and their reports hold what they state."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for requirement in ("fastfake", "pyperf", "rich"):
+    pytest.importorskip(requirement)
+
+ROOT = Path(__file__).resolve().parent.parent
+HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
+
+
+def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # In a process of its own, because the suites install fastfake. It finds what this process finds.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def run_suite(folder: Path, suite: str, *arguments: str) -> tuple[str, dict[str, Any]]:
+    report = folder / f"{suite}.json"
+    finished = run_bench(suite, *arguments, "--json", str(report))
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, json.loads(report.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def dispatch(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    selection = ("--case", "add", "--case", "max, dim", "--case", "factory")
+    return run_suite(tmp_path_factory.mktemp("bench"), "dispatch", *selection, "--rounds", "2", "--seconds", "0.0005")
+
+
+def test_help_lists_every_suite() -> None:
+    finished = run_bench("--help")
+    assert finished.returncode == 0
+    for suite in ("dispatch", "model", "allocations"):
+        assert f"  {suite} " in finished.stdout
+
+
+def test_an_unknown_suite_exits_with_2_and_names_it() -> None:
+    finished = run_bench("nosuch")
+    assert finished.returncode == 2
+    assert "nosuch" in finished.stderr
+
+
+def test_an_unknown_case_exits_with_2_and_names_it() -> None:
+    finished = run_bench("dispatch", "--case", "nosuch")
+    assert finished.returncode == 2
+    assert "nosuch" in finished.stderr
+
+
+def test_dispatch_has_at_least_25_cases() -> None:
+    finished = run_bench("dispatch", "--list")
+    assert finished.returncode == 0
+    assert len(finished.stdout.splitlines()) >= 25
+
+
+def test_dispatch_measures_the_selected_cases_on_every_side(dispatch: tuple[str, dict[str, Any]]) -> None:
+    _, report = dispatch
+    names = [case["name"] for case in report["cases"]]
+    assert names[:2] == ["add", "max, dim"]
+    assert "empty" in names
+    for case in report["cases"]:
+        for statistic in ("median_seconds", "minimum_seconds"):
+            assert set(case[statistic]) == {"torch", "fastfake", "eager"}
+            assert all(seconds > 0 for seconds in case[statistic].values())
+        assert all(count >= 2 for count in case["measurements"].values())
+        assert all(loops >= 1 for loops in case["loops"].values())
+
+
+def test_dispatch_ratios_are_those_of_the_medians(dispatch: tuple[str, dict[str, Any]]) -> None:
+    _, report = dispatch
+    for case in report["cases"]:
+        medians = case["median_seconds"]
+        assert case["ratios"] == {
+            "torch/fastfake": pytest.approx(medians["torch"] / medians["fastfake"]),
+            "fastfake/eager": pytest.approx(medians["fastfake"] / medians["eager"]),
+        }
+
+
+def test_dispatch_reports_geometric_means_by_kind_and_over_all(dispatch: tuple[str, dict[str, Any]]) -> None:
+    output, report = dispatch
+    assert list(report["geometric_means"]) == ["pointwise", "reduction", "factory", "all"]
+    for means in report["geometric_means"].values():
+        assert all(mean > 0 for mean in means.values())
+    assert "geometric means" in output
+
+
+def test_dispatch_states_what_it_ran_on_without_naming_the_machine(dispatch: tuple[str, dict[str, Any]]) -> None:
+    _, report = dispatch
+    assert report["suite"] == "dispatch"
+    assert report["settings"]["rounds"] == 2
+    assert {"date", "torch_version", "python_version"} <= set(report["metadata"])
+    assert "hostname" not in report["metadata"]
+
+
+def test_dispatch_tells_how_the_cache_served_a_call(dispatch: tuple[str, dict[str, Any]]) -> None:
+    _, report = dispatch
+    add = report["cases"][0]
+    assert add["cache"] == {"torch": "hit", "fastfake": "hit"}
+
+
+def test_values_of_all_rounds_are_written_for_pyperf(tmp_path: Path) -> None:
+    import pyperf
+
+    values = tmp_path / "values.json"
+    finished = run_bench("dispatch", "--case", "add", "--rounds", "3", "--seconds", "0.0005", "--pyperf", str(values))
+    assert finished.returncode == 0, finished.stderr
+    benchmarks = pyperf.BenchmarkSuite.load(str(values)).get_benchmarks()
+    assert [benchmark.get_nvalue() for benchmark in benchmarks] == [15, 15, 15]
+
+
+def test_profile_shows_functions_or_says_why_it_cannot() -> None:
+    finished = run_bench("dispatch", "--profile", "add")
+    if finished.returncode == 0:
+        assert "by function" in finished.stdout
+    else:
+        assert finished.returncode == 2
+        assert "perf" in finished.stderr
+    if shutil.which("perf") is None:
+        assert finished.returncode == 2
+
+
+def test_allocations_counts_one_block_for_each_tensor_of_eager_torch(tmp_path: Path) -> None:
+    output, report = run_suite(tmp_path, "allocations", "--case", "add", "--case", "add_")
+    added, mutated = report["cases"]
+    assert added["allocations"]["eager"]["objects"] == 1
+    assert added["allocations"]["eager"]["blocks"] == pytest.approx(1, abs=0.2)
+    assert mutated["allocations"]["eager"]["objects"] == 0
+    assert mutated["allocations"]["eager"]["blocks"] == pytest.approx(0, abs=0.2)
+    assert {"torch", "fastfake", "eager"} == set(added["allocations"])
+    assert "nothing but the result" in output
+
+
+@pytest.mark.skipif(HAS_TRANSFORMERS, reason="transformers is installed")
+def test_model_without_transformers_says_so_in_one_line_and_exits_with_2() -> None:
+    finished = run_bench("model")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert len(finished.stderr.splitlines()) == 1
+    assert "transformers" in finished.stderr
+
+
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_model_measures_warm_and_cold_passes_on_both_sides(tmp_path: Path) -> None:
+    selection = ("--model", "gpt2", "--layers", "1", "--rounds", "2", "--cold-rounds", "2")
+    _, report = run_suite(tmp_path, "model", *selection)
+    assert [(case["name"], case["kind"]) for case in report["cases"]] == [("gpt2", "warm"), ("gpt2", "cold")]
+    for case in report["cases"]:
+        assert set(case["median_seconds"]) == {"torch", "fastfake"}
+        assert all(seconds > 0 for seconds in case["median_seconds"].values())
+    assert list(report["geometric_means"]) == ["warm", "cold"]
+
+
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_model_measures_narrow_models_in_eager_torch_too(tmp_path: Path) -> None:
+    selection = ("--model", "gpt2", "--layers", "1", "--rounds", "2", "--cold-rounds", "2", "--eager")
+    _, report = run_suite(tmp_path, "model", *selection)
+    warm, cold = report["cases"]
+    assert set(warm["median_seconds"]) == {"torch", "fastfake", "eager"}
+    assert set(cold["median_seconds"]) == {"torch", "fastfake"}

@@ -1,0 +1,213 @@
+"""Every operator of torch's OpInfo database gives on our FakeTensor what it gives on torch's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from opinfo.compare import ONLY_BETWEEN_FAKES, Difference, differences
+from opinfo.record import CallRecord, record_call
+from opinfo.samples import (
+    OPS,
+    WITHOUT_CPU_SAMPLES,
+    Case,
+    backward_cases,
+    error_cases,
+    out_cases,
+    sample_cases,
+    usual_dtype,
+)
+from opinfo.sides import clear_cache, ours, record_case, torchs_own
+from opinfo.torch_defects import CHANGED_BY_TORCHS_CACHE, DEFECTS, Defect
+
+import fastfake
+
+pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
+
+# The first call fills the cache, the second reads it, the third shows that reading changed nothing.
+CALLS = 3
+DIFFERENCES_SHOWN = 12
+
+OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
+
+# Operators recorded before the classes are exchanged; the exchange takes as long as a few operators.
+RECORDED_AT_ONCE = 16
+
+Recorded = list[tuple[Case, CallRecord]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One operator's calls of one kind."""
+
+    op_name: str
+    dtype: torch.dtype
+    backward: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.op_name}-{str(self.dtype).removeprefix('torch.')}"
+
+    def record(self) -> Recorded:
+        op = OPS[self.op_name]
+        if self.backward:
+            return record_torch(backward_cases(op, self.dtype), with_out=False)
+        cases = sample_cases(op, self.dtype)
+        if self.dtype == usual_dtype(op):
+            cases += error_cases(op)
+        return record_torch(cases, with_out=op.supports_out)
+
+
+USUAL_JOBS = [Job(name, dtype) for name, op in OPS.items() if (dtype := usual_dtype(op)) is not None]
+OTHER_JOBS = [Job(name, dtype) for name, op in OPS.items() for dtype in OTHER_DTYPES if op.supports_dtype(dtype, "cpu")]
+BACKWARD_JOBS = [
+    Job(name, torch.float32, backward=True)
+    for name, op in OPS.items()
+    if op.supports_autograd and op.supports_dtype(torch.float32, "cpu")
+]
+
+
+class TorchRecords:
+    """Torch's answers, recorded for some jobs ahead in the order in which the tests ask for them."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        self._recorded: dict[Job, Recorded] = {}
+
+    def of(self, job: Job) -> Recorded:
+        if job not in self._recorded:
+            first = self._jobs.index(job)
+            with torchs_own():
+                self._recorded = {ahead: ahead.record() for ahead in self._jobs[first : first + RECORDED_AT_ONCE]}
+            # Stays until the next recording; each test enters again, which costs nothing then.
+            fastfake.install()
+        return self._recorded.pop(job)
+
+
+@pytest.fixture(scope="module")
+def torch_records(request: pytest.FixtureRequest) -> Iterator[TorchRecords]:
+    items = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    was_installed = fastfake.is_installed()
+    yield TorchRecords([item.callspec.params["job"] for item in items if "job" in item.callspec.params])
+    if not was_installed:
+        fastfake.uninstall()
+
+
+def record_torch(cases: list[Case], *, with_out: bool) -> Recorded:
+    """Torch's answers, each from an empty cache: what torch computes is the measure, not what it remembers."""
+    recorded = []
+
+    def record(case: Case) -> CallRecord:
+        clear_cache()
+        recorded.append((case, record_case(case)))
+        return recorded[-1][1]
+
+    for case in cases:
+        given = record(case)
+        if with_out and case.variant == "function":
+            for out_case in out_cases(case, given):
+                record(out_case)
+    return recorded
+
+
+def compare(job: Job, recorded: Recorded, ignored_fields: frozenset[str] = frozenset()) -> None:
+    assert recorded, f"{job} has no sample: nothing was compared"
+    variants = {case.variant for case, _ in recorded}
+    allowances = [d for d in DEFECTS if d.dtype == job.dtype and job.op_name in d.ops and d.variant in variants]
+    used: Counter[Defect] = Counter()
+    found = []
+    with ours():
+        # Cleared once: an entry made by one sample must not answer for another.
+        clear_cache()
+        for call in range(1, CALLS + 1):
+            for case, expected in recorded:
+                for difference in differences(expected, record_case(case), ignored_fields):
+                    defect = next((d for d in allowances if d.allows(case.variant, difference.where)), None)
+                    if defect is None:
+                        found.append((case, call, difference))
+                    else:
+                        used[defect] += 1
+    if found:
+        pytest.fail(report(job, found), pytrace=False)
+    stale = [defect.why for defect in allowances if not used[defect]]
+    assert not stale, f"{job}: no difference matches any more: {stale}"
+
+
+def report(job: Job, found: list[tuple[Case, int, Difference]]) -> str:
+    """One line for each place that differs in a form of call, with its first difference."""
+    times = Counter((case.variant, difference.where) for case, _, difference in found)
+    lines = []
+    for case, call, difference in found:
+        count = times.pop((case.variant, difference.where), 0)
+        if count:
+            lines.append(f"{case.variant}, sample {case.number}, call {call} and {count - 1} more: {difference}")
+    shown = "\n  ".join(lines[:DIFFERENCES_SHOWN])
+    return f"{job}: {len(found)} differences from torch's FakeTensor\n  {shown}"
+
+
+@pytest.mark.parametrize("job", USUAL_JOBS, ids=lambda job: job.op_name)
+def test_operator_gives_the_metadata_aliasing_and_errors_of_torch(job: Job, torch_records: TorchRecords) -> None:
+    compare(job, torch_records.of(job))
+
+
+def test_every_operator_is_compared_except_those_without_cpu_samples() -> None:
+    assert {job.op_name for job in USUAL_JOBS} | WITHOUT_CPU_SAMPLES == OPS.keys()
+    assert WITHOUT_CPU_SAMPLES.isdisjoint(job.op_name for job in USUAL_JOBS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", OTHER_JOBS, ids=str)
+def test_operator_gives_in_other_dtypes_what_torch_gives(job: Job, torch_records: TorchRecords) -> None:
+    compare(job, torch_records.of(job))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", BACKWARD_JOBS, ids=str)
+def test_operator_and_its_backward_give_what_torch_gives(job: Job, torch_records: TorchRecords) -> None:
+    # Versions of gradients: torch counts one for some when it computes them and none when it remembers them.
+    compare(job, torch_records.of(job), ignored_fields=frozenset({"version"}))
+
+
+@pytest.mark.parametrize(("op_name", "variant"), CHANGED_BY_TORCHS_CACHE)
+def test_torch_answers_otherwise_from_its_cache(op_name: str, variant: str) -> None:
+    op = OPS[op_name]
+    dtype = usual_dtype(op)
+    assert dtype is not None
+    with torchs_own():
+        recorded = record_torch(sample_cases(op, dtype), with_out=op.supports_out)
+        changed = set()
+        for case, expected in recorded:
+            clear_cache()
+            record_case(case)
+            if differences(expected, record_case(case)):
+                changed.add(case.variant)
+    assert changed == {variant}
+
+
+def test_where_torch_disagrees_with_the_real_operator_ours_agrees_with_it() -> None:
+    for defect in DEFECTS:
+        eager = record_program(defect, lambda tensor: tensor, contextlib.nullcontext())
+        with torchs_own():
+            of_torch = record_fake_program(defect)
+        assert differences(eager, of_torch, ONLY_BETWEEN_FAKES), f"torch is right, so remove: {defect.why}"
+        with ours():
+            clear_cache()
+            for _ in range(CALLS):
+                found = differences(eager, record_fake_program(defect), ONLY_BETWEEN_FAKES)
+                assert not found, f"{defect.why}\n  " + "\n  ".join(map(str, found))
+
+
+def record_fake_program(defect: Defect) -> CallRecord:
+    mode = torch._subclasses.fake_tensor.FakeTensorMode()
+    return record_program(defect, mode.from_tensor, mode)
+
+
+def record_program(
+    defect: Defect,
+    from_tensor: Callable[[torch.Tensor], torch.Tensor],
+    context: contextlib.AbstractContextManager[object],
+) -> CallRecord:
+    return record_call(lambda: defect.program(from_tensor), (), {}, context)

@@ -62,6 +62,14 @@ class FakeTensorConverter:
         """The fake tensors made so far, by the id that the meta converter gave to the real one."""
         return self.meta_converter.tensor_memo
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensorConverter:
+        """Return a converter that remembers nothing yet.
+
+        What this one remembers is tensors of its mode, and weak references that cannot be duplicated.
+        """
+        del memo
+        return FakeTensorConverter(copy_data=self.meta_converter.copy_data, export=self.export)
+
     # The memo.
 
     def _get_memo(self, t: Tensor) -> FakeTensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -111,7 +112,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     def stack(self) -> str:
         """Where the mode was made, as text, outermost frame first."""
         if self._stack is None:
-            self._stack = "".join(self._stack_trace.format())
+            self._stack = "".join(traceback.format_list(self._stack_trace.summary()))
         return self._stack
 
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
@@ -159,6 +160,9 @@ class FakeTensor(Tensor):
         A tensor of a mode of its own could not meet the original, or anything else, in an operator.
         """
         memo.setdefault(id(self.fake_mode), self.fake_mode)
+        # Real tensors must be copied as such, whatever modes make fake ones of what is new.
+        with no_dispatch(), torch._C.DisableTorchFunction():
+            copy.deepcopy((self.constant, self.real_tensor), memo)
         copied = super().__deepcopy__(memo)
         if isinstance(copied, FakeTensor) and copied.constant is not None:
             copied.fake_mode.fake_tensor_converter.add_constant_storage_mapping(copied)

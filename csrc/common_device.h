@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 #include <torch/csrc/python_headers.h>
 
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -23,6 +24,9 @@ struct CommonDevice {
   std::optional<c10::Device> device;    // none without a fake tensor among the arguments
   std::optional<c10::Device> mismatch;  // a second device that the rules do not let mix
 };
+
+// How often in this thread `preferred` decided between two devices that do not mix otherwise.
+uint64_t preferences_applied() noexcept;
 
 // Looks at the fake tensors in `arguments`, a Python sequence, in order. Needs the GIL.
 CommonDevice common_device(PyObject* arguments, const DeviceRules& rules);

@@ -1,6 +1,7 @@
 #include "fake_kernel.h"
 
 #include "call_key.h"
+#include "common_device.h"
 #include "dispatch_cache.h"
 #include "kernel_invocation.h"
 #include "operator_facts.h"
@@ -41,7 +42,7 @@ class FakeCall {
       : op_(op), stack_(stack), mode_(mode), facts_(operator_facts(op)) {}
 
   void run() {
-    if (!mode_->cache_enabled) return compute();
+    if (!mode_->answers_from_cache()) return compute();
     const Bypass bypass = facts_.bypass != nullptr ? facts_.bypass : key_.build(facts_, *mode_, arguments());
     if (bypass != nullptr) return compute_uncached(bypass);
     const auto entry = cache_.find(key_);
@@ -51,7 +52,7 @@ class FakeCall {
   }
 
   bool run_if_cached() {
-    if (!mode_->cache_enabled || facts_.bypass != nullptr) return false;
+    if (!mode_->answers_from_cache() || facts_.bypass != nullptr) return false;
     if (key_.build(facts_, *mode_, arguments()) != nullptr) return false;
     const auto entry = cache_.find(key_);
     if (!entry || entry->bypass != nullptr) return false;
@@ -83,10 +84,19 @@ class FakeCall {
     // The computation takes the arguments off the stack; the copy keeps them for the recipe.
     const auto taken = arguments().vec();
     const size_t below = stack_->size() - facts_.arguments;
+    const auto preferences_before = preferences_applied();
     compute();
     const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
     Recipe recipe;
-    Bypass bypass = changed_its_arguments(taken) ? "arguments changed" : recipe.record(key_, *mode_, results);
+    Bypass bypass = nullptr;
+    if (changed_its_arguments(taken)) {
+      bypass = "arguments changed";
+    } else if (preferences_applied() != preferences_before) {
+      // The user may take the preference back, and then the call is an error.
+      bypass = "preferred device type";
+    } else {
+      bypass = recipe.record(key_, *mode_, results);
+    }
     ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
     cache_.insert(key_, std::move(recipe), bypass);
   }

@@ -111,7 +111,7 @@ void mode_state_dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
-constinit std::array<PyGetSetDef, 13> mode_state_attributes = {{
+constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
     flag<&ModeState::allow_fallback_kernels>("allow_fallback_kernels",
                                              "Whether an operator without a meta kernel may run on zeros."),
     flag<&ModeState::allow_non_fake_inputs>(
@@ -128,6 +128,8 @@ constinit std::array<PyGetSetDef, 13> mode_state_attributes = {{
     flag<&ModeState::cache_enabled>("cache_enabled", "Whether calls may be answered from the cache."),
     flag<&ModeState::cache_crosscheck_enabled>(
         "cache_crosscheck_enabled", "Whether every answer from the cache is compared with a computed one."),
+    flag<&ModeState::tracks_leaks>("_tracks_leaks",
+                                   "Whether every new tensor is made in Python, which keeps track of them."),
     {"in_kernel_invocation", get_in_kernel_invocation, set_in_kernel_invocation,
      "Whether this thread computes metadata in a kernel: fake tensors say `meta` then.", nullptr},
     {"shape_env", get_shape_env, set_shape_env, "The ShapeEnv of the mode, or None.", nullptr},

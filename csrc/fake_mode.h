@@ -23,6 +23,10 @@ struct ModeState {
   bool propagate_real_tensors;
   bool cache_enabled;
   bool cache_crosscheck_enabled;
+  bool tracks_leaks;
+
+  // Leaks are found by having every new tensor pass through the Python constructor, which hits do not call.
+  bool answers_from_cache() const noexcept { return cache_enabled && !tracks_leaks; }
 
   // The flags on which the result of a call can depend, as bits of a cache key.
   uint64_t key_bits() const noexcept {

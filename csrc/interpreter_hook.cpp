@@ -190,7 +190,7 @@ class InterpreterHook final : public PyInterpreterVTable {
     PyObject* top = top_mode();
     if (top == nullptr ? !dispatches_natively(Py_TYPE(fake.object())) : top != fake.mode()) return {};
     const ModeState* mode = native_mode(fake.mode());
-    if (mode == nullptr || !mode->cache_enabled || mode->cache_crosscheck_enabled) return {};
+    if (mode == nullptr || !mode->answers_from_cache() || mode->cache_crosscheck_enabled) return {};
     ++DispatchCache::instance().statistics.hits;
     auto alias = clone_on_storage(self, self.storage());
     return adopt_as_fake(std::move(alias), fake.mode(), device_object(fake.device())).getIntrusivePtr();

@@ -19,6 +19,7 @@ from torch._subclasses.meta_utils import MetaConverter
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._mode_utils import no_dispatch
 
+from . import conversion_lock
 from .errors import UnsupportedFakeTensorException
 from .fake_tensor import FakeTensor
 
@@ -78,7 +79,8 @@ class FakeTensorConverter:
 
     def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
         """Remember ``v`` as the fake tensor of ``t``."""
-        self.tensor_memo[self.meta_converter.describer.get_tensor_id(t)] = v
+        with conversion_lock.held():
+            self.tensor_memo[self.meta_converter.describer.get_tensor_id(t)] = v
 
     # Constants.
 
@@ -147,6 +149,19 @@ class FakeTensorConverter:
         """
         if shape_env is not None and symbolic_context is None and source is None:
             symbolic_context, source = _context_of_earlier_trace(t)
+        with conversion_lock.held():
+            return self._convert(fake_mode, t, make_constant, shape_env, source, symbolic_context, trace)
+
+    def _convert(
+        self,
+        fake_mode: FakeTensorMode,
+        t: Tensor,
+        make_constant: bool,
+        shape_env: ShapeEnv | None,
+        source: Source | None,
+        symbolic_context: SymbolicContext | None,
+        trace: bool,
+    ) -> FakeTensor:
         known = self._get_memo(t)
         if known is not None:
             return known

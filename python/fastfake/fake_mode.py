@@ -22,6 +22,7 @@ from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
+from .thread_state import EnterStack, leaks_are_detected
 
 if TYPE_CHECKING:
     from torch._guards import Source
@@ -49,7 +50,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
 
     Attributes:
         fake_tensor_converter: converts real tensors and remembers them.
-        enter_stack: what each ``with`` on this mode has to undo.
         nt_tensor_id_counter: the number of the next jagged tensor made while tracing.
         nt_tensor_id_initial_count: what ``reset_nt_tensor_id_counter`` goes back to.
     """
@@ -100,7 +100,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self.cache_enabled = dynamo_config.fake_tensor_cache_enabled and not self.propagate_real_tensors
         self.cache_crosscheck_enabled = dynamo_config.fake_tensor_cache_crosscheck_enabled
         self.fake_tensor_converter = FakeTensorConverter(copy_data=self.propagate_real_tensors, export=export)
-        self.enter_stack: list[tuple[bool, TorchDispatchMode | None, bool | None]] = []
+        self._enter_stack = EnterStack()
+        self._tracks_leaks = leaks_are_detected()
         self.nt_tensor_id_initial_count = nested_tensor._tensor_id_counter
         self.nt_tensor_id_counter = self.nt_tensor_id_initial_count
         # Frames only; they become text when `stack` is asked for.
@@ -148,6 +149,11 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
 
     # Entering and leaving.
 
+    @property
+    def enter_stack(self) -> list[tuple[bool, TorchDispatchMode | None, bool | None]]:
+        """What each ``with`` of this thread on this mode has to undo; see `thread_state.EnterStack`."""
+        return self._enter_stack.entries
+
     def __enter__(self) -> Self:
         """Activate the mode.
 
@@ -155,17 +161,17 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         Without an accelerator, ``torch.tensor`` keeps its data on the CPU and CUDA guards do nothing, so that
         programs for a GPU run.
         """
-        lifted_before = None
-        if self.avoid_device_init:
-            lifted_before = torch._C._only_lift_cpu_tensors()
-            torch._C._set_only_lift_cpu_tensors(True)
-            torch._C._ensureCUDADeviceGuardSet()
+        lifted_before = torch._C._only_lift_cpu_tensors() if self.avoid_device_init else None
+        self._tracks_leaks = leaks_are_detected()
         active = torch._C._unset_dispatch_mode(self._mode_key)
         if active is self:
             torch._C._set_dispatch_mode(self)
             self.enter_stack.append((False, None, lifted_before))
             return self
         self.enter_stack.append((True, active, lifted_before))
+        if lifted_before is not None:
+            _C.begin_lift_on_cpu()
+            torch._C._ensureCUDADeviceGuardSet()
         return super().__enter__()
 
     def __exit__(
@@ -179,7 +185,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         if replaced is not None:
             torch._C._set_dispatch_mode(replaced)
         if lifted_before is not None:
-            torch._C._set_only_lift_cpu_tensors(lifted_before)
+            _C.end_lift_on_cpu()
 
     # Dispatching. Native code comes first and calls these for what it does not answer.
 

@@ -18,6 +18,7 @@ from torch.utils._traceback import CapturedTraceback
 from . import _C, devices
 from .logs import not_implemented_log
 from .memo import SymNumberMemoDescriptor
+from .thread_state import track_if_exporting
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -262,10 +263,7 @@ class FakeTensor(Tensor):
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Accept anything: ``Tensor([1, 2])`` under a mode makes a fake tensor and initialises it with ``[1, 2]``."""
         super().__init__()
-        if torch.compiler.is_exporting():
-            from .thread_state import track_if_leak_detection_is_on
-
-            track_if_leak_detection_is_on(self)
+        track_if_exporting(self)
 
     @staticmethod
     def from_tensor(t: Tensor, fake_mode: FakeTensorMode) -> FakeTensor:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
     from .fake_tensor import FakeTensor
 
-__all__ = ["FakeTensorTLS", "fake_tensor_tls", "track_if_leak_detection_is_on"]
+__all__ = ["EnterStack", "FakeTensorTLS", "fake_tensor_tls", "leaks_are_detected", "track_if_exporting"]
 
 
 class FakeTensorTLS(threading.local):
@@ -29,9 +34,31 @@ class FakeTensorTLS(threading.local):
 fake_tensor_tls = FakeTensorTLS()
 
 
-def track_if_leak_detection_is_on(tensor: FakeTensor) -> None:
-    """Remember a tensor made during non-strict export, if the export is to report leaked ones."""
-    import torch._export.config
+class EnterStack(threading.local):
+    """What each ``with`` on one mode has to undo, for each thread by itself.
 
-    if torch._export.config.detect_non_strict_fake_tensor_leaks:
+    Attributes:
+        entries: for each ``with``, whether it activated the mode, which mode it replaced, and torch's flag
+            that keeps ``torch.tensor`` on the CPU; None where an accelerator is usable.
+    """
+
+    def __init__(self) -> None:
+        """Start a thread in which the mode was not entered."""
+        self.entries: list[tuple[bool, TorchDispatchMode | None, bool | None]] = []
+
+    def __reduce__(self) -> tuple[type[EnterStack], tuple[()], dict[str, Any]]:
+        """Let copies of a mode have the entries of the thread that makes them."""
+        return EnterStack, (), vars(self)
+
+
+def leaks_are_detected() -> bool:
+    """Whether exports are to report the fake tensors that they leave alive."""
+    # Nobody can have asked for it before the module is loaded, which takes long.
+    export_config = sys.modules.get("torch._export.config")
+    return export_config is not None and export_config.detect_non_strict_fake_tensor_leaks
+
+
+def track_if_exporting(tensor: FakeTensor) -> None:
+    """Remember a tensor made during non-strict export, if the export is to report leaked ones."""
+    if torch.compiler.is_exporting() and leaks_are_detected():
         fake_tensor_tls.non_strict_export_fake_tensor_tracker.add(tensor)

@@ -1,11 +1,13 @@
 #include "call_key.h"
 
 #include "fake_tensor.h"
+#include "settings.h"
 
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/tensor/python_tensor.h>
 
 #include <array>
@@ -40,6 +42,11 @@ uint64_t device_bits(c10::Device device) {
          static_cast<uint64_t>(static_cast<uint8_t>(device.index())) << 8;
 }
 
+// With it, operators inside a meta kernel or decomposition run their Python implementations.
+bool python_dispatcher_enabled() {
+  return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::PythonDispatcher);
+}
+
 // Settings outside of the arguments that kernels, decompositions and metas look at.
 uint64_t thread_state_bits() {
   const auto& context = at::globalContext();
@@ -48,7 +55,8 @@ uint64_t thread_state_bits() {
                          static_cast<uint64_t>(context.deterministicAlgorithms()) << 2 |
                          static_cast<uint64_t>(context.deterministicAlgorithmsWarnOnly()) << 3 |
                          static_cast<uint64_t>(context.userEnabledCuDNN()) << 4 |
-                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5;
+                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5 |
+                         static_cast<uint64_t>(python_dispatcher_enabled()) << 6;
   const auto default_dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());
   return flags | default_dtype << 8 | device_bits(torch::tensors::get_default_device()) << 16;
 }
@@ -107,6 +115,7 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   push(op.id);
   push(thread_state_bits());
   push(mode.key_bits());
+  push(attention_backend_bits() | settings_number() << 32);
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }

@@ -7,6 +7,7 @@
 #include "interpreter_hook.h"
 #include "kernel_invocation.h"
 #include "operator_facts.h"
+#include "settings.h"
 
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
@@ -86,6 +87,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_cache_limit",
              wrap_pybind_function([](size_t bytes) { DispatchCache::instance().set_limit(bytes); }),
              py::arg("bytes"));
+
+  module.def("watch_settings",
+             wrap_pybind_function([](const py::tuple& variables) { watch_settings(variables.ptr()); }),
+             py::arg("context_variables"));
 
   watch_operator_deregistration();
 }

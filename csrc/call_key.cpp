@@ -1,12 +1,14 @@
 #include "call_key.h"
 
 #include "fake_tensor.h"
+#include "settings.h"
 
 #include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/tensor/python_tensor.h>
 
 #include <array>
@@ -50,15 +52,9 @@ uint64_t current_device_number(c10::Device device) {
   return static_cast<uint64_t>(c10::impl::getDeviceGuardImpl(device.type())->getDevice().index() + 1);
 }
 
-uint64_t attention_settings() {
-  auto& context = at::globalContext();
-  uint64_t bits = static_cast<uint64_t>(context.userEnabledFlashSDP()) |
-                  static_cast<uint64_t>(context.userEnabledMemEfficientSDP()) << 1 |
-                  static_cast<uint64_t>(context.userEnabledMathSDP()) << 2 |
-                  static_cast<uint64_t>(context.userEnabledCuDNNSDP()) << 3 |
-                  static_cast<uint64_t>(context.userEnabledOverrideableSDP()) << 4;
-  for (const auto backend : context.sDPPriorityOrder()) bits = bits << 5 | static_cast<uint8_t>(backend);
-  return bits;
+// With it, operators inside a meta kernel or decomposition run their Python implementations.
+bool python_dispatcher_enabled() {
+  return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::PythonDispatcher);
 }
 
 // Settings outside of the arguments that kernels, decompositions and metas look at.
@@ -69,7 +65,8 @@ uint64_t thread_state_bits() {
                          static_cast<uint64_t>(context.deterministicAlgorithms()) << 2 |
                          static_cast<uint64_t>(context.deterministicAlgorithmsWarnOnly()) << 3 |
                          static_cast<uint64_t>(context.userEnabledCuDNN()) << 4 |
-                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5;
+                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5 |
+                         static_cast<uint64_t>(python_dispatcher_enabled()) << 6;
   const auto default_dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());
   return flags | default_dtype << 8 | device_bits(torch::tensors::get_default_device()) << 16;
 }
@@ -128,7 +125,8 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   push(op.id);
   push(thread_state_bits());
   push(mode.key_bits());
-  if (op.reads_attention_settings) push(attention_settings());
+  if (op.reads_attention_settings) push(attention_backend_bits());
+  push(settings_number());
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }

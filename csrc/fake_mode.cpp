@@ -3,6 +3,7 @@
 #include "fake_tensor.h"
 #include "kernel_invocation.h"
 #include "python_guards.h"
+#include "settings.h"
 
 #include <c10/util/Exception.h>
 
@@ -45,19 +46,9 @@ int set_in_kernel_invocation(PyObject* /*self*/, PyObject* value, void* /*closur
 
 PyObject* get_shape_env(PyObject* self, void* /*closure*/) { return Py_NewRef(as_state(self)->shape_env); }
 
-// ShapeEnv settings are compared by value in torch's key. Here each distinct value gets a number, once,
-// so that the key holds a number. The table is never emptied: settings are a handful of flags.
+// ShapeEnv settings are compared by value in torch's key. Here the key holds a number for the value.
 int64_t intern_settings(PyObject* shape_env) {
-  static PyObject* numbers = PyRef::steal(PyDict_New()).release();
-  auto settings = PyRef::steal(PyObject_GetAttrString(shape_env, "settings"));
-  PyObject* known = PyDict_GetItemWithError(numbers, settings.get());
-  if (known == nullptr) {
-    if (PyErr_Occurred() != nullptr) throw python_error();
-    auto number = PyRef::steal(PyLong_FromSsize_t(PyDict_Size(numbers) + 1));
-    if (PyDict_SetItem(numbers, settings.get(), number.get()) != 0) throw python_error();
-    return PyLong_AsLongLong(number.get());
-  }
-  return PyLong_AsLongLong(known);
+  return number_of(PyRef::steal(PyObject_GetAttrString(shape_env, "settings")).get());
 }
 
 int set_shape_env(PyObject* self, PyObject* value, void* /*closure*/) {

@@ -10,6 +10,7 @@
 #include "kernel_invocation.h"
 #include "lift_on_cpu.h"
 #include "operator_facts.h"
+#include "settings.h"
 
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
@@ -69,9 +70,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
 
-  module.def("observe_new_tensors", wrap_pybind_function([](const py::object& callable) {
-               observe_new_tensors(callable.ptr());
-             }),
+  module.def("observe_new_tensors",
+             wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),
              py::arg("callable"));
   module.def("in_kernel_invocation", &in_kernel_invocation);
   py::class_<KernelInvocationContext>(module, "KernelInvocation")
@@ -104,6 +104,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_cache_limit",
              wrap_pybind_function([](size_t bytes) { DispatchCache::instance().set_limit(bytes); }),
              py::arg("bytes"));
+
+  module.def("watch_settings",
+             wrap_pybind_function([](const py::tuple& variables) { watch_settings(variables.ptr()); }),
+             py::arg("context_variables"));
 
   watch_operator_deregistration();
   provide_missing_device_guards();

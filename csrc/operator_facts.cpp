@@ -69,6 +69,27 @@ constexpr std::array<std::string_view, 7> attribute_queries = {
     "aten::is_coalesced", "aten::dense_dim", "aten::sparse_dim",
 };
 
+// Operators about autograd's record of a tensor, which is no part of a key, and operators that are called for
+// what they do and not for a result. Some get this far only where autograd is off.
+constexpr std::array<std::string_view, 16> outside_of_the_key = {
+    "aten::_version",
+    "aten::is_leaf",
+    "aten::output_nr",
+    "aten::retains_grad",
+    "aten::retain_grad",
+    "aten::data",
+    "aten::set_data",
+    "aten::requires_grad_",
+    "aten::_backward",
+    "aten::_make_dual",
+    "aten::_unpack_dual",
+    "aten::_print",
+    "aten::_cufft_set_plan_cache_max_size",
+    "aten::_cufft_clear_plan_cache",
+    "aten::_cufft_get_plan_cache_max_size",
+    "aten::_cufft_get_plan_cache_size",
+};
+
 bool is_builtin(std::string_view name) {
   const auto space = name.substr(0, name.find(':'));
   return space == "aten" || space == "prim" || space == "prims";
@@ -77,6 +98,8 @@ bool is_builtin(std::string_view name) {
 const char* bypass_reason(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
   if (std::ranges::find(attribute_queries, name) != attribute_queries.end()) return "attribute query";
+  if (std::ranges::find(outside_of_the_key, name) != outside_of_the_key.end())
+    return "state outside of the key";
   if (op.hasTag(at::Tag::data_dependent_output)) return "data dependent output";
   const bool is_index = name == "aten::index" && op.operator_name().overload_name == "Tensor";
   if (op.hasTag(at::Tag::dynamic_output_shape) && !is_index) return "dynamic output shape";
@@ -104,7 +127,8 @@ const OperatorFacts& operator_facts(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
   facts->reads_attention_settings = name.find("scaled_dot_product") != std::string_view::npos ||
                                     name.find("_fused_sdp_choice") != std::string_view::npos ||
-                                    name.find("multi_head_attention") != std::string_view::npos;
+                                    name.find("multi_head_attention") != std::string_view::npos ||
+                                    name.find("transformer_encoder_layer") != std::string_view::npos;
   facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
   return *table().emplace(id_of(op), std::move(facts)).first->second;
 }

@@ -6,9 +6,13 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
+import torch._functorch.config as functorch_config
+import torch.fx.experimental._config as experimental_config
+from torch._dispatch.python import enable_python_dispatcher
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastfake import _C, FakeTensorMode, disable_fake_tensor_cache
@@ -238,6 +242,96 @@ def test_attention_settings_are_part_of_the_key_of_attention_operators(mode: Fak
     with sdpa_kernel([SDPBackend.MATH, SDPBackend.FLASH_ATTENTION], set_priority=True):
         assert misses_of_choosing() == 1
     assert misses_of_choosing() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "settings"),
+    [
+        pytest.param(lambda x: torch.empty(()).expand(2, 1).stride(), enable_python_dispatcher, id="Python dispatcher"),
+        pytest.param(
+            lambda x: torch.empty_strided((1, 2, 4), (4, 4, 1)).view(1, 2, 1, 4).stride(),
+            lambda: experimental_config.patch(backed_size_oblivious=True),
+            id="backed sizes oblivious",
+        ),
+        pytest.param(
+            lambda x: error_of(lambda: torch.baddbmm(torch.empty(1, 2, 2).half(), *[torch.empty(1, 2, 2)] * 2)),
+            lambda: experimental_config.patch(skip_dtype_check_in_meta_registrations=True),
+            id="no dtype check",
+        ),
+        pytest.param(
+            lambda x: error_of(lambda: x + torch.empty(5, device="cuda")),
+            lambda: functorch_config.patch(fake_tensor_prefer_device_type="cuda"),
+            id="preferred device",
+        ),
+        pytest.param(
+            lambda x: error_of(lambda: x + torch.empty(5, device="cuda")),
+            lambda: functorch_config.patch(fake_tensor_prefer_device_type="cpu"),
+            id="other preferred device",
+        ),
+    ],
+)
+def test_what_kernels_and_decompositions_read_is_part_of_the_key(
+    mode: FakeTensorMode,
+    call: Callable[[torch.Tensor], object],
+    settings: Callable[[], AbstractContextManager[object]],
+) -> None:
+    x = torch.empty(5)
+    with disable_fake_tensor_cache(mode):
+        otherwise = call(x)
+        with settings():
+            within = call(x)
+    assert within != otherwise
+    for _ in range(2):
+        assert call(x) == otherwise
+        with settings():
+            assert call(x) == within
+
+
+def error_of(call: Callable[[], torch.Tensor]) -> str:
+    try:
+        return str(call().device)
+    except RuntimeError as error:
+        return str(error)
+
+
+def test_attention_backends_are_part_of_the_key(mode: FakeTensorMode) -> None:
+    query = torch.empty(1, 1, 2, 8)
+
+    def choose() -> None:
+        torch._fused_sdp_choice(query, query, query)
+
+    assert hits_of(choose) == 1
+    orders: list[list[SDPBackend]] = [
+        [SDPBackend.MATH],
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
+        [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION],
+    ]
+    for backends in orders:
+        misses = FakeTensorMode.cache_info().misses
+        with sdpa_kernel(backends, set_priority=True):
+            choose()
+            assert FakeTensorMode.cache_info().misses == misses + 1
+            assert hits_of(choose) == 1
+    assert hits_of(choose) == 1
+
+
+def test_what_autograd_knows_of_a_tensor_is_not_answered_from_the_cache(mode: FakeTensorMode) -> None:
+    x, y = torch.empty(3), torch.empty(3)
+    with torch.inference_mode():
+        versions = []
+        for _ in range(3):
+            versions.append(aten._version(x))
+            x.add_(1)
+        leaf, inner = torch.empty(3), x
+        assert versions == [0, 1, 2]
+        assert not aten.retains_grad(y)
+        with torch.inference_mode(False):
+            inner = y.requires_grad_().sin()
+            inner.retain_grad()
+            other = y.sin()
+        assert aten.retains_grad(inner) and not aten.retains_grad(other)
+        assert aten.is_leaf(y) and not aten.is_leaf(inner)
+        assert aten.is_leaf(leaf)
 
 
 def test_modes_share_the_cache_but_not_each_others_tensors() -> None:

@@ -1,6 +1,7 @@
 """Types of the native module."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -77,6 +78,9 @@ def common_device(
     preferred: str,
 ) -> tuple[torch.device | None, torch.device | None]:
     """Find the common device of the fake tensors among the arguments, and one that does not fit."""
+
+def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
+    """Make the values of these variables part of every cache key."""
 
 def cache_statistics() -> tuple[int, int, dict[str, int], int]:
     """Return hits, misses, bypasses by reason, and the number of entries."""

@@ -22,6 +22,7 @@ def _check_torch_version() -> None:
 _check_torch_version()
 
 from . import _C  # noqa: E402
+from . import config as _config  # noqa: E402
 from .cache import DispatchCacheInfo  # noqa: E402
 from .converter import FakeTensorConverter  # noqa: E402
 from .copy_mode import FakeCopyMode  # noqa: E402
@@ -49,6 +50,7 @@ from .queries import (  # noqa: E402
 )
 from .shim import install, installed, is_installed, uninstall  # noqa: E402
 
+_C.watch_settings(_config.RESULTS_DEPEND_ON)
 _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
 
 __all__ = [

@@ -7,12 +7,34 @@ long to import, so it is imported at the first use of a mode and not with fastfa
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
 import torch._functorch.config as functorch_config
+import torch.fx.experimental._config as experimental_config
 
-__all__ = ["custom_ops_profile", "dynamo_config", "functorch_config", "preferred_device_type"]
+__all__ = [
+    "RESULTS_DEPEND_ON",
+    "custom_ops_profile",
+    "dynamo_config",
+    "functorch_config",
+    "preferred_device_type",
+]
+
+
+def _override_of(module: Any, name: str) -> ContextVar[Any]:
+    """Return the variable in which torch keeps the value that a user gave to a flag."""
+    variable: ContextVar[Any] = module._config[name].user_override
+    return variable
+
+
+# Flags that meta kernels and decompositions read each time, also with static shapes.
+RESULTS_DEPEND_ON = (
+    _override_of(experimental_config, "backed_size_oblivious"),
+    _override_of(experimental_config, "skip_dtype_check_in_meta_registrations"),
+    _override_of(functorch_config, "fake_tensor_prefer_device_type"),
+)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import copy
 import copyreg
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -106,6 +106,10 @@ class FakeTensor(Tensor):
 
     __slots__ = (*sorted(_FIELDS), "_memos")
 
+    # What `copyreg` takes for the slots. The fields are in the dictionary for everybody who copies or swaps
+    # tensors; whoever did both would swap them back.
+    __slotnames__: ClassVar[list[str]] = ["_memos"]
+
     _fake_device: torch.device
     _memos: dict[str, Any] | None
     fake_mode: FakeTensorMode
@@ -130,6 +134,7 @@ class FakeTensor(Tensor):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let derived classes convert results to themselves, as classes derived from Tensor do."""
         super().__init_subclass__(**kwargs)
+        cls.__slotnames__ = [name for name in copyreg._slotnames(cls) if name not in _FIELDS]  # type: ignore[attr-defined]
         if "__torch_function__" not in vars(cls):
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
 
@@ -144,8 +149,9 @@ class FakeTensor(Tensor):
 
     @__dict__.setter
     def __dict__(self, attributes: dict[str, Any]) -> None:
-        # Who copies or swaps dictionaries does so with slots too.
-        _INSTANCE_DICTIONARY.__set__(self, {name: value for name, value in attributes.items() if name not in _FIELDS})
+        _INSTANCE_DICTIONARY.__set__(self, attributes)
+        for name in _FIELDS & attributes.keys():
+            setattr(self, name, attributes[name])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles keep, without telling slots from other attributes, as torch's do."""

@@ -42,10 +42,10 @@ py::tuple describe(const NewTensor& tensor) {
   if (tensor.source == StorageSource::Argument) source_argument = py::int_(tensor.source_index);
   const auto dtype = c10::typeMetaToScalarType(prototype.dtype());
   return py::make_tuple("tensor", owned(reinterpret_cast<PyObject*>(torch::getTHPDtype(dtype))),
-                        py::tuple(py::cast(prototype.sizes().vec())), py::tuple(py::cast(prototype.strides().vec())),
-                        prototype.storage_offset(), owned(tensor.device), tensor.storage_bytes,
-                        keys.has(c10::DispatchKey::Conjugate), keys.has(c10::DispatchKey::Negative),
-                        prototype.is_inference(), source_argument);
+                        py::tuple(py::cast(prototype.sizes().vec())),
+                        py::tuple(py::cast(prototype.strides().vec())), prototype.storage_offset(),
+                        owned(tensor.device), tensor.storage_bytes, keys.has(c10::DispatchKey::Conjugate),
+                        keys.has(c10::DispatchKey::Negative), prototype.is_inference(), source_argument);
 }
 
 struct Describe {

@@ -69,9 +69,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
 
-  module.def("observe_new_tensors", wrap_pybind_function([](const py::object& callable) {
-               observe_new_tensors(callable.ptr());
-             }),
+  module.def("observe_new_tensors",
+             wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),
              py::arg("callable"));
   module.def("in_kernel_invocation", &in_kernel_invocation);
   py::class_<KernelInvocationContext>(module, "KernelInvocation")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from both_sides import assert_same
+from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
+from torch._ops import HigherOrderOperator
 from torch._subclasses._fake_tensor_utils import _CacheKeyState
 
 import fastfake
@@ -153,6 +155,19 @@ class TestView:
         del fake
         (entry,) = fastfake.FakeTensorMode.cache.values()
         assert entry == cache_entries._DispatchCacheBypassEntry("sparse output")
+
+    def test_higher_order_operators_have_entries_too(self, mode: fastfake.FakeTensorMode) -> None:
+        graph = torch.fx.symbolic_trace(lambda x: (x.sin(), 3))
+        with mode:
+            fake = torch.empty(2, 3)
+            fastfake.FakeTensorMode.cache_clear()
+            invoke_subgraph(graph, "name", fake)
+        (key,) = [key for key in fastfake.FakeTensorMode.cache if isinstance(key.key[0], HigherOrderOperator)]
+        assert key.key[0] is invoke_subgraph
+        tensor, constant = fastfake.FakeTensorMode.cache[key].output_infos
+        assert tensor.metadata == extract_tensor_metadata(fake)
+        assert constant.constant_value == 3
+        assert len(fastfake.FakeTensorMode.cache) == len(list(fastfake.FakeTensorMode.cache))
 
     def test_an_unknown_key_is_an_error(self, mode: fastfake.FakeTensorMode) -> None:
         with pytest.raises(KeyError):

@@ -178,11 +178,28 @@ class TestDictionary:
 
         assert assert_same(program) == (1, 2, 3)
 
-    def test_assigning_it_assigns_the_fields(self) -> None:
+    def test_assigning_it_assigns_what_the_user_set(self) -> None:
         def program(fakes: Any) -> Any:
-            one, other = empty(fakes, 2), empty(fakes, 2, device="cuda")
+            one, other = empty(fakes, 2), empty(fakes, 2)
+            one.one, other.two = 1, 2
             one.__dict__ = other.__dict__
-            return one.fake_device, one.fake_mode is other.fake_mode
+            return hasattr(one, "one"), one.two
+
+        assert assert_same(program) == (False, 2)
+
+    def test_assigning_it_leaves_the_fields(self) -> None:
+        one, other = (fastfake.FakeTensorMode().from_tensor(torch.ones(2)) for _ in range(2))
+        mode = one.fake_mode
+        one.__dict__ = other.__dict__
+        assert one.fake_mode is mode
+        assert one.__dict__["fake_mode"] is mode
+
+    def test_two_tensors_can_be_swapped(self) -> None:
+        def program(fakes: Any) -> Any:
+            one, other = empty(fakes, 2), empty(fakes, 3, device="cuda")
+            one.label, modes = "one", (one.fake_mode, other.fake_mode)
+            torch.utils.swap_tensors(one, other)
+            return one, other, other.label, hasattr(one, "label"), (other.fake_mode, one.fake_mode) == modes
 
         assert_same(program)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 import pathlib
 import re
@@ -34,12 +33,6 @@ SHARED_VALUES = {
     "not_implemented_log",
     "pytree",
 }
-# Real tensor propagation brings its names along.
-LATER = (
-    set()
-    if importlib.util.find_spec("fastfake.miss.real_propagation")
-    else {"_infer_fake_from_real_tensor", "inferred_fake_kernel_from_real_out"}
-)
 # What a class has from Python, from `dataclass` or from Tensor says nothing about fake tensors.
 NOT_PART_OF_THE_INTERFACE = re.compile(r"__(\w+)__$")
 
@@ -100,7 +93,7 @@ def used_elsewhere_in_torch(names: set[str], pattern: str) -> set[str]:
 
 
 def test_every_public_class_and_function_that_torch_defines_is_ours_while_installed() -> None:
-    defined = {n: v for n, v in defined_by_torch().items() if not n.startswith("_") and n not in SHARED_VALUES | LATER}
+    defined = {n: v for n, v in defined_by_torch().items() if not n.startswith("_") and n not in SHARED_VALUES}
     with fastfake.installed():
         still_torchs = {name for name, value in defined.items() if getattr(torch_fake_tensor, name) is value}
     assert still_torchs == set()
@@ -124,7 +117,7 @@ def test_every_private_name_that_torch_imports_from_its_module_is_ours_while_ins
     }
     assert "_DispatchCacheKey" in imports, "the search found nothing"
     with fastfake.installed():
-        still_torchs = {n for n in imports - LATER if getattr(torch_fake_tensor, n) is defined_by_torch()[n]}
+        still_torchs = {n for n in imports if getattr(torch_fake_tensor, n) is defined_by_torch()[n]}
     assert still_torchs == set()
 
 

@@ -18,12 +18,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [line.split("|")[1:3] for line in (ROOT / "docs/map.md").read_text().splitlines() if line.startswith("| ")]
 PYTHON_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(fastfake[\w.]*)`", places)})
 NATIVE_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(csrc/[\w.]+)` ([\w:]+)", places)})
-# Real tensor propagation brings these along.
-LATER = (
-    ()
-    if importlib.util.find_spec("fastfake.miss.real_propagation")
-    else ("fastfake.miss.inferred_kernel.", "fastfake.miss.real_crosscheck.")
-)
 
 
 def defined_names() -> set[str]:
@@ -68,8 +62,6 @@ def test_the_page_names_nothing_that_torch_does_not_define() -> None:
 
 @pytest.mark.parametrize("place", PYTHON_PLACES)
 def test_a_place_in_python_exists(place: str) -> None:
-    if place.startswith(LATER):
-        return
     parts = place.split(".")
     modules = [n for n in range(1, len(parts) + 1) if _is_module(".".join(parts[:n]))]
     module = importlib.import_module(".".join(parts[: modules[-1]]))
@@ -91,7 +83,5 @@ def test_a_native_place_exists(file: str, symbol: str) -> None:
 
 def test_names_in_italics_are_those_that_are_not_offered() -> None:
     offered = namespace.replacements().keys() | {"CONSTANT_NUMEL_LIMIT", "RECURSION_COUNT"}
-    if LATER:
-        offered |= {"_infer_fake_from_real_tensor", "inferred_fake_kernel_from_real_out"}
     assert mapped(r"\*`(\w+)`\*") & offered == set()
     assert mapped(r"(?<!\*)`(\w+)`") - offered == set()

@@ -1,6 +1,6 @@
 """The dispatch cache's statistics: a native table, and one in Python for higher-order operators.
 
-`cache_entries` shows what is in the native table.
+`cache_entries` shows what is in them.
 """
 
 from __future__ import annotations

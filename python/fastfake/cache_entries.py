@@ -15,7 +15,9 @@ import torch
 from torch.utils._mode_utils import no_dispatch
 
 from . import _C
+from .cache import cache_info
 from .metadata import TensorMetadata, extract_tensor_metadata
+from .miss import higher_order_cache
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -110,17 +112,18 @@ _Entry = _DispatchCacheValidEntry | _DispatchCacheBypassEntry
 
 
 class CacheView(Mapping[_DispatchCacheKey, _Entry]):
-    """The process's dispatch cache as a mapping that cannot be written to."""
+    """The process's dispatch cache, entries of higher-order operators included, as a mapping not to be written to."""
 
     def __len__(self) -> int:
-        return _C.cache_statistics()[3]
+        return cache_info().size
 
     def __iter__(self) -> Iterator[_DispatchCacheKey]:
         for name, overload, words in _C.cache_keys():
             yield _DispatchCacheKey((_operator(name, overload), *words))
+        yield from map(_DispatchCacheKey, higher_order_cache.contents())
 
     def __getitem__(self, key: _DispatchCacheKey) -> _Entry:
-        entry = _C.cache_entry(_words(key))
+        entry = _C.cache_entry(_words(key)) or higher_order_cache.contents().get(key.key)
         if entry is None:
             raise KeyError(key)
         if isinstance(entry, str):
@@ -149,8 +152,10 @@ def evict_fake_tensor_cache_key(key: _DispatchCacheKey) -> None:
 
 
 def _words(key: object) -> list[int]:
+    """Return the words in a native key; none for a key of another kind, which no native entry has."""
     words = key.key[1:] if isinstance(key, _DispatchCacheKey) else ()
-    return [word for word in words if isinstance(word, int)]
+    numbers = [word for word in words if isinstance(word, int)]
+    return numbers if len(numbers) == len(words) else []
 
 
 def _operator(name: str, overload: str) -> object:
@@ -167,6 +172,8 @@ def _valid_entry(steps: Sequence[tuple[Any, ...]]) -> _DispatchCacheValidEntry:
         if kind == "tensor":
             made.append(_output_info(*fields))
             infos.append(made[-1])
+        elif kind == "metadata":
+            infos.append(_DispatchCacheEntryOutputInfo(inplace_idx=None, metadata=fields[0], view_idx=None))
         elif kind == "argument":
             infos.append(_DispatchCacheEntryOutputInfo(inplace_idx=fields[0], metadata=None, view_idx=None))
         elif kind == "result":

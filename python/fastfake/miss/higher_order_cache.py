@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +32,7 @@ from .higher_order_key import BypassError, CallKey
 if TYPE_CHECKING:
     from ..fake_mode import FakeTensorMode
 
-__all__ = ["Statistics", "cached", "clear", "statistics"]
+__all__ = ["Statistics", "cached", "clear", "contents", "statistics"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -92,6 +92,14 @@ class _Entry:
     is_tuple: bool = False
     bypass: str = ""
 
+    def steps(self) -> list[tuple[str, Any]]:
+        def step(result: _Template | _FromArguments | int | None) -> tuple[str, Any]:
+            if isinstance(result, _Template):
+                return "metadata", result.metadata
+            return ("argument", result.index) if isinstance(result, _FromArguments) else ("constant", result)
+
+        return [step(result) for result in self.results]
+
     def answer(self, mode: FakeTensorMode, key: CallKey) -> Any:
         def make(result: _Template | _FromArguments | int | None) -> Any:
             if isinstance(result, _Template):
@@ -110,6 +118,10 @@ class _Table:
 
     def entries(self, graph: object) -> dict[tuple[Hashable, ...], _Entry]:
         return self._by_graph.setdefault(graph, {})
+
+    def items(self) -> Iterator[tuple[tuple[Hashable, ...], _Entry]]:
+        for entries in list(self._by_graph.values()):
+            yield from entries.items()
 
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._by_graph.values())
@@ -154,6 +166,11 @@ def cached(call: Call, compute: Callable[[], Any]) -> Any:
 def statistics() -> Statistics:
     """Return what the cache did. Entries that ShapeEnvs own are not counted as its size."""
     return dataclasses.replace(_statistics, bypasses=Counter(_statistics.bypasses), size=len(_table))
+
+
+def contents() -> dict[tuple[Hashable, ...], list[tuple[str, Any]] | str]:
+    """Return for each key that no ShapeEnv owns how its results are made, or why they are computed each time."""
+    return {words: entry.bypass or entry.steps() for words, entry in _table.items()}
 
 
 def clear() -> None:

@@ -8,7 +8,6 @@
 #include "fake_tensor.h"
 #include "interpreter_hook.h"
 #include "kernel_invocation.h"
-#include "lift_on_cpu.h"
 #include "operator_facts.h"
 #include "settings.h"
 
@@ -78,9 +77,6 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<>())
       .def("__enter__", &KernelInvocationContext::enter)
       .def("__exit__", &KernelInvocationContext::exit);
-
-  module.def("begin_lift_on_cpu", &begin_lift_on_cpu);
-  module.def("end_lift_on_cpu", &end_lift_on_cpu);
 
   module.def("device_object", wrap_pybind_function([](c10::Device device) {
                return py::reinterpret_borrow<py::object>(device_object(device));

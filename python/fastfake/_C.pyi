@@ -62,12 +62,6 @@ def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> No
 def in_kernel_invocation() -> bool:
     """Whether this thread is inside a KernelInvocation."""
 
-def begin_lift_on_cpu() -> None:
-    """Keep ``torch.tensor`` on the CPU, in all threads, until ``end_lift_on_cpu`` is called as often as this."""
-
-def end_lift_on_cpu() -> None:
-    """Undo one ``begin_lift_on_cpu``."""
-
 def device_object(device: torch.device) -> torch.device:
     """Return the one, immortal object for a device; fake tensors hold no other."""
 

@@ -161,7 +161,11 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         Without an accelerator, ``torch.tensor`` keeps its data on the CPU and CUDA guards do nothing, so that
         programs for a GPU run.
         """
-        lifted_before = torch._C._only_lift_cpu_tensors() if self.avoid_device_init else None
+        lifted_before = None
+        if self.avoid_device_init:
+            lifted_before = torch._C._only_lift_cpu_tensors()
+            torch._C._set_only_lift_cpu_tensors(True)
+            torch._C._ensureCUDADeviceGuardSet()
         self._tracks_leaks = leaks_are_detected()
         active = torch._C._unset_dispatch_mode(self._mode_key)
         if active is self:
@@ -169,9 +173,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             self.enter_stack.append((False, None, lifted_before))
             return self
         self.enter_stack.append((True, active, lifted_before))
-        if lifted_before is not None:
-            _C.begin_lift_on_cpu()
-            torch._C._ensureCUDADeviceGuardSet()
         return super().__enter__()
 
     def __exit__(
@@ -185,7 +186,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         if replaced is not None:
             torch._C._set_dispatch_mode(replaced)
         if lifted_before is not None:
-            _C.end_lift_on_cpu()
+            torch._C._set_only_lift_cpu_tensors(lifted_before)
 
     # Dispatching. Native code comes first and calls these for what it does not answer.
 

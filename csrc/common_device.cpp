@@ -11,15 +11,11 @@ namespace fastfake {
 
 namespace {
 
-thread_local uint64_t applied_preferences = 0;
-
 bool names_preferred_type(c10::Device device, std::string_view preferred) {
   return c10::DeviceTypeName(device.type(), /*lower_case=*/true).find(preferred) != std::string::npos;
 }
 
 }  // namespace
-
-uint64_t preferences_applied() noexcept { return applied_preferences; }
 
 CommonDevice common_device(PyObject* arguments, const DeviceRules& rules) {
   auto items = PyRef::steal(PySequence_Fast(arguments, "arguments must be a sequence"));
@@ -50,7 +46,6 @@ CommonDevice common_device(PyObject* arguments, const DeviceRules& rules) {
     if (!rules.preferred.empty()) {
       const bool found_preferred = names_preferred_type(*found.device, rules.preferred);
       if (found_preferred != names_preferred_type(device, rules.preferred)) {
-        ++applied_preferences;
         if (!found_preferred) {
           found.device = device;
           found_is_scalar = is_scalar;

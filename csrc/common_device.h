@@ -25,9 +25,6 @@ struct CommonDevice {
   std::optional<c10::Device> mismatch;  // a second device that the rules do not let mix
 };
 
-// How often in this thread `preferred` decided between two devices that do not mix otherwise.
-uint64_t preferences_applied() noexcept;
-
 // Looks at the fake tensors in `arguments`, a Python sequence, in order. Needs the GIL.
 CommonDevice common_device(PyObject* arguments, const DeviceRules& rules);
 

@@ -1,7 +1,6 @@
 #include "fake_kernel.h"
 
 #include "call_key.h"
-#include "common_device.h"
 #include "dispatch_cache.h"
 #include "kernel_invocation.h"
 #include "operator_facts.h"
@@ -84,19 +83,11 @@ class FakeCall {
     // The computation takes the arguments off the stack; the copy keeps them for the recipe.
     const auto taken = arguments().vec();
     const size_t below = stack_->size() - facts_.arguments;
-    const auto preferences_before = preferences_applied();
     compute();
     const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
     Recipe recipe;
-    Bypass bypass = nullptr;
-    if (changed_its_arguments(taken)) {
-      bypass = "arguments changed";
-    } else if (preferences_applied() != preferences_before) {
-      // The user may take the preference back, and then the call is an error.
-      bypass = "preferred device type";
-    } else {
-      bypass = recipe.record(key_, *mode_, results);
-    }
+    const Bypass bypass =
+        changed_its_arguments(taken) ? "arguments changed" : recipe.record(key_, *mode_, results);
     ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
     cache_.insert(key_, std::move(recipe), bypass);
   }
@@ -115,7 +106,7 @@ class FakeCall {
       ModeState* mode;
       ~Reenable() { mode->cache_enabled = true; }
     } reenable{mode_};
-    compute_on(computed);
+    python_dispatch(op_, &computed);
     const auto as_list = [](c10::ArrayRef<c10::IValue> values) {
       py::list list;
       for (const auto& value : values) list.append(torch::jit::toPyObject(value));
@@ -124,8 +115,6 @@ class FakeCall {
     const py::handle compare = crosscheck;
     compare(c10::toString(op_.operator_name()), as_list(arguments()), as_list(results), as_list(computed));
   }
-
-  void compute_on(torch::jit::Stack& stack) { python_dispatch(op_, &stack); }
 
   const c10::OperatorHandle& op_;
   torch::jit::Stack* stack_;

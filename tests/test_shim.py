@@ -13,6 +13,7 @@ import torch
 import torch._higher_order_ops
 import torch._subclasses.fake_impls
 import torch._subclasses.fake_tensor as torch_fake_tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastfake
 from fastfake import _C, shim
@@ -71,6 +72,22 @@ def test_uninstall_puts_everything_back() -> None:
     after = bindings()
     assert during != before
     assert {key: value for key, value in after.items() if key in before} == before
+
+
+def test_tuples_of_classes_that_modules_keep_are_exchanged_and_come_back() -> None:
+    import torch._dynamo.exc
+    import torch.fx.experimental.proxy_tensor as proxy_tensor
+
+    handled, may_fall_back = proxy_tensor.HANDLED_TYPES, torch._dynamo.exc.exceptions_allowed_to_be_fallback
+    with fastfake.installed():
+        assert (torch.Tensor, torch.nn.Parameter, fastfake.FakeTensor) == proxy_tensor.HANDLED_TYPES
+        ours = torch._dynamo.exc.exceptions_allowed_to_be_fallback
+        assert len(ours) == len(may_fall_back) and fastfake.DataDependentOutputException in ours
+        with fastfake.FakeTensorMode():
+            graph = make_fx(torch.sin)(torch.ones(3))
+        assert any(node.target is torch.ops.aten.sin.default for node in graph.graph.nodes)
+    assert proxy_tensor.HANDLED_TYPES is handled
+    assert torch._dynamo.exc.exceptions_allowed_to_be_fallback is may_fall_back
 
 
 def test_uninstall_leaves_alone_what_a_module_imported_from_fastfake() -> None:

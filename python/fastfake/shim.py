@@ -40,8 +40,8 @@ def _replacements() -> dict[str, tuple[Any, Any]]:
     return {name: (getattr(torch_fake_tensor, name), ours[name]) for name in ours if hasattr(torch_fake_tensor, name)}
 
 
-# The global variables that `install` changed: whose they are, their names, and what they were.
-_changed: list[tuple[dict[str, Any], str, Any]] = []
+# The global variables that `install` changed: whose they are, their names, what they were and what they became.
+_changed: list[tuple[dict[str, Any], str, Any, Any]] = []
 
 
 def is_installed() -> bool:
@@ -75,8 +75,8 @@ def uninstall() -> None:
     theirs_config, our_config = _replacements()["FakeTensorConfig"]
     _carry_settings(our_config, theirs_config)
     theirs_of = {id(ours): theirs for theirs, ours in _replacements().values()}
-    for namespace, name, theirs in _changed:
-        if theirs_of.get(id(namespace.get(name))) is theirs:
+    for namespace, name, theirs, ours in _changed:
+        if namespace.get(name) is ours:
             namespace[name] = theirs
     _changed.clear()
     for module in _modules():
@@ -119,14 +119,19 @@ def _modules() -> list[ModuleType]:
     ]
 
 
-def _rebind_globals(namespace: dict[str, Any], new_of: dict[int, Any]) -> list[tuple[dict[str, Any], str, Any]]:
-    """Replace, among a module's global variables, the objects with the given ids; return what was changed."""
+def _rebind_globals(namespace: dict[str, Any], new_of: dict[int, Any]) -> list[tuple[dict[str, Any], str, Any, Any]]:
+    """Replace, among a module's global variables, the objects with the given ids; return what was changed.
+
+    A tuple that contains some of them, which `isinstance` and `except` take, is replaced by one with the new ones.
+    """
     changed = []
     for name, value in list(namespace.items()):
         new = new_of.get(id(value))
+        if type(value) is tuple and any(id(item) in new_of for item in value):
+            new = tuple(new_of.get(id(item), item) for item in value)
         if new is not None:
             namespace[name] = new
-            changed.append((namespace, name, value))
+            changed.append((namespace, name, value, new))
     return changed
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 import weakref
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -36,6 +37,15 @@ def with_warnings(function: Any) -> tuple[Any, list[str]]:
         warnings.simplefilter("always")
         result = function()
     return result, [str(warning.message) for warning in caught]
+
+
+@pytest.fixture
+def every_warning() -> Iterator[None]:
+    """By default a warning of torch's C++ code comes once a process."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
 
 
 class TestConstruction:
@@ -438,7 +448,9 @@ class TestPickling:
 class TestDataPointer:
     @pytest.mark.parametrize("allowed", [True, False])
     @pytest.mark.parametrize("read", [lambda t: t.data_ptr(), lambda t: t.untyped_storage().data_ptr()])
-    def test_it_warns_or_raises_as_configured_also_on_tensors_from_the_cache(self, read: Any, allowed: bool) -> None:
+    def test_it_warns_or_raises_as_configured_also_on_tensors_from_the_cache(
+        self, read: Any, allowed: bool, every_warning: None
+    ) -> None:
         def program(fakes: Any) -> Any:
             with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=allowed):
                 mode = fakes.FakeTensorMode()

@@ -43,21 +43,3 @@ def test_the_override_belongs_to_the_thread() -> None:
         return seen
 
     assert assert_same(program) == [None]
-
-
-def test_fake_tensors_made_while_exporting_are_tracked_for_leak_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch._export.config
-
-    monkeypatch.setattr(torch._export.config, "detect_non_strict_fake_tensor_leaks", True)
-
-    def program(fakes: Any) -> Any:
-        tracked = fakes.fake_tensor_tls.non_strict_export_fake_tensor_tracker
-        tracked.clear()
-        mode = fakes.FakeTensorMode()
-        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", True)
-        inside = mode.from_tensor(torch.ones(2))
-        monkeypatch.setattr(torch.compiler, "_is_exporting_flag", False)
-        outside = mode.from_tensor(torch.ones(3))
-        return [any(fake is one for one in tracked) for fake in (inside, outside)]
-
-    assert assert_same(program) == [True, False]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from opinfo.torch_records import TorchRecords
 
 
 @pytest.fixture
@@ -15,3 +19,19 @@ def quiet_fake_tensor_log() -> Iterator[None]:
     before, logger.disabled = logger.disabled, True
     yield
     logger.disabled = before
+
+
+@pytest.fixture(scope="module")
+def torch_records(request: pytest.FixtureRequest) -> Iterator[TorchRecords]:
+    """Torch's answers for the jobs with which the module's tests are parametrized."""
+    # Only here: importing it takes long.
+    from opinfo.torch_records import TorchRecords
+
+    import fastfake
+
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    items = [item for item in items if "torch_records" in item.fixturenames and item.module is request.module]
+    was_installed = fastfake.is_installed()
+    yield TorchRecords([item.callspec.params["job"] for item in items])
+    if not was_installed:
+        fastfake.uninstall()

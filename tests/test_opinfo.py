@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
+import torch._dynamo.config as dynamo_config
 from opinfo.compare import ONLY_BETWEEN_FAKES, Difference, differences
 from opinfo.record import CallRecord, record_call
 from opinfo.samples import (
@@ -22,9 +23,15 @@ from opinfo.samples import (
     usual_dtype,
 )
 from opinfo.sides import clear_cache, ours, record_case, torchs_own
-from opinfo.torch_defects import CHANGED_BY_TORCHS_CACHE, DEFECTS, Defect
-
-import fastfake
+from opinfo.symbolic import SymbolicRecord, record_symbolic_case, symbolic_cases, symbolic_differences
+from opinfo.torch_defects import (
+    CHANGED_BY_TORCHS_CACHE,
+    CHANGED_BY_TORCHS_SYMBOLIC_CACHE,
+    DEFECTS,
+    Defect,
+    SymbolicChange,
+)
+from opinfo.torch_records import TorchRecords
 
 pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
 
@@ -33,9 +40,6 @@ CALLS = 3
 DIFFERENCES_SHOWN = 12
 
 OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
-
-# Operators recorded before the classes are exchanged; the exchange takes as long as a few operators.
-RECORDED_AT_ONCE = 16
 
 Recorded = list[tuple[Case, CallRecord]]
 
@@ -51,49 +55,36 @@ class Job:
     def __str__(self) -> str:
         return f"{self.op_name}-{str(self.dtype).removeprefix('torch.')}"
 
-    def record(self) -> Recorded:
+    def cases(self) -> list[Case]:
         op = OPS[self.op_name]
         if self.backward:
-            return record_torch(backward_cases(op, self.dtype), with_out=False)
-        cases = sample_cases(op, self.dtype)
-        if self.dtype == usual_dtype(op):
-            cases += error_cases(op)
-        return record_torch(cases, with_out=op.supports_out)
+            return backward_cases(op, self.dtype)
+        return sample_cases(op, self.dtype) + (error_cases(op) if self.dtype == usual_dtype(op) else [])
+
+    def record(self) -> Recorded:
+        return record_torch(self.cases(), with_out=OPS[self.op_name].supports_out and not self.backward)
+
+
+@dataclass(frozen=True)
+class SymbolicJob:
+    """One operator's calls on tensors whose every dimension is symbolic."""
+
+    op_name: str
+    dtype: torch.dtype
+
+    def record(self) -> list[tuple[Case, list[SymbolicRecord]]]:
+        cases = symbolic_cases(self.op_name, self.dtype)
+        return [(case, record_symbolic_case(case, cached=False)) for case in cases]
 
 
 USUAL_JOBS = [Job(name, dtype) for name, op in OPS.items() if (dtype := usual_dtype(op)) is not None]
 OTHER_JOBS = [Job(name, dtype) for name, op in OPS.items() for dtype in OTHER_DTYPES if op.supports_dtype(dtype, "cpu")]
+SYMBOLIC_JOBS = [SymbolicJob(job.op_name, job.dtype) for job in USUAL_JOBS]
 BACKWARD_JOBS = [
     Job(name, torch.float32, backward=True)
     for name, op in OPS.items()
     if op.supports_autograd and op.supports_dtype(torch.float32, "cpu")
 ]
-
-
-class TorchRecords:
-    """Torch's answers, recorded for some jobs ahead in the order in which the tests ask for them."""
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self._jobs = jobs
-        self._recorded: dict[Job, Recorded] = {}
-
-    def of(self, job: Job) -> Recorded:
-        if job not in self._recorded:
-            first = self._jobs.index(job)
-            with torchs_own():
-                self._recorded = {ahead: ahead.record() for ahead in self._jobs[first : first + RECORDED_AT_ONCE]}
-            # Stays until the next recording; each test enters again, which costs nothing then.
-            fastfake.install()
-        return self._recorded.pop(job)
-
-
-@pytest.fixture(scope="module")
-def torch_records(request: pytest.FixtureRequest) -> Iterator[TorchRecords]:
-    items = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
-    was_installed = fastfake.is_installed()
-    yield TorchRecords([item.callspec.params["job"] for item in items if "job" in item.callspec.params])
-    if not was_installed:
-        fastfake.uninstall()
 
 
 def record_torch(cases: list[Case], *, with_out: bool) -> Recorded:
@@ -136,7 +127,7 @@ def compare(job: Job, recorded: Recorded, ignored_fields: frozenset[str] = froze
     assert not stale, f"{job}: no difference matches any more: {stale}"
 
 
-def report(job: Job, found: list[tuple[Case, int, Difference]]) -> str:
+def report(job: object, found: list[tuple[Case, int, Difference]]) -> str:
     """One line for each place that differs in a form of call, with its first difference."""
     times = Counter((case.variant, difference.where) for case, _, difference in found)
     lines = []
@@ -169,6 +160,56 @@ def test_operator_gives_in_other_dtypes_what_torch_gives(job: Job, torch_records
 def test_operator_and_its_backward_give_what_torch_gives(job: Job, torch_records: TorchRecords) -> None:
     # Versions of gradients: torch counts one for some when it computes them and none when it remembers them.
     compare(job, torch_records.of(job), ignored_fields=frozenset({"version"}))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", SYMBOLIC_JOBS, ids=lambda job: job.op_name)
+def test_operator_on_symbolic_sizes_gives_the_expressions_and_guards_of_torch(
+    job: SymbolicJob, torch_records: TorchRecords
+) -> None:
+    recorded = torch_records.of(job)
+    assert recorded, f"{job} has no sample: nothing was compared"
+    found = []
+    with ours():
+        for case, expected in recorded:
+            for call, (wanted, got) in enumerate(zip(expected, record_symbolic_case(case), strict=True), start=1):
+                found += [(case, call, difference) for difference in symbolic_differences(wanted, got)]
+    if found:
+        pytest.fail(report(job, found), pytrace=False)
+
+
+@pytest.mark.parametrize("change", CHANGED_BY_TORCHS_SYMBOLIC_CACHE, ids=lambda change: change.op_name)
+def test_torch_answers_symbolic_calls_otherwise_with_its_cache(change: SymbolicChange) -> None:
+    dtype = usual_dtype(OPS[change.op_name])
+    assert dtype is not None
+    cases = sample_cases(OPS[change.op_name], dtype)
+    case = next(case for case in cases if (case.variant, case.number) == (change.variant, change.sample))
+    with torchs_own():
+        computed = record_symbolic_case(case, cached=False)[change.call - 1]
+        remembered = record_symbolic_case(case, cached=True)[change.call - 1]
+    with ours():
+        assert symbolic_differences(computed, record_symbolic_case(case)[change.call - 1]) == []
+    assert {difference.where for difference in symbolic_differences(computed, remembered)} == change.where
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", USUAL_JOBS, ids=lambda job: job.op_name)
+def test_no_answer_from_the_cache_fails_the_crosscheck(job: Job) -> None:
+    failures: list[str] = []
+    clear_cache()
+
+    def call_twice(case: Case) -> CallRecord:
+        records = [record_case(case) for _ in range(2)]
+        failures.extend(r.error.text for r in records if r.error is not None and "crosscheck failure" in r.error.text)
+        return records[0]
+
+    with ours(), dynamo_config.patch(fake_tensor_cache_crosscheck_enabled=True):
+        for case in job.cases():
+            given = call_twice(case)
+            if OPS[job.op_name].supports_out and case.variant == "function":
+                for out_case in out_cases(case, given):
+                    call_twice(out_case)
+    assert not failures, failures[0]
 
 
 @pytest.mark.parametrize(("op_name", "variant"), CHANGED_BY_TORCHS_CACHE)

@@ -48,6 +48,37 @@ _RESIZED_ONLY_WHEN_COMPUTED = (
     "linalg.solve", "linalg.solve_ex", "slice_scatter", "split_with_sizes_copy", "unbind_copy",
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class SymbolicChange:
+    """A call on symbolic sizes that torch answers otherwise with its cache than without, and where."""
+
+    op_name: str
+    variant: str
+    sample: int
+    call: int
+    where: frozenset[str]
+
+
+# One for each kind. Torch makes a cached result from its strides: its storage gets a size that is written otherwise,
+# or wrong (-4 bytes for an empty matrix); a view grows the storage of its argument; and the guards differ, since
+# making the entry asks about the sizes. Where that fails, the call itself does, also the first one.
+CHANGED_BY_TORCHS_SYMBOLIC_CACHE: tuple[SymbolicChange, ...] = (
+    SymbolicChange("ceil", "function", 0, 2, frozenset({"tensor 1 storage_bytes"})),
+    SymbolicChange("cholesky_inverse", "function", 0, 2, frozenset({"tensor 1 storage_bytes"})),
+    SymbolicChange("combinations", "function", 0, 1, frozenset({"tensor 0 storage_bytes"})),
+    SymbolicChange("cdist", "function", 255, 1, frozenset({"guards"})),
+    SymbolicChange("cholesky", "function", 15, 2, frozenset({"tensor 1 storage_bytes", "guards", "ranges"})),
+    SymbolicChange("bitwise_not", "in-place", 1, 2, frozenset({"guards"})),
+    SymbolicChange(
+        "atan2",
+        "in-place",
+        8,
+        1,
+        frozenset({"error", "result", "tensor 0 storage_bytes", "tensor 0 version", "ranges"}),
+    ),
+)
+
 # Operator and form of call that torch's FakeTensor answers otherwise from its cache than the first time.
 CHANGED_BY_TORCHS_CACHE: tuple[tuple[str, str], ...] = (
     *((op, "in-place") for op in _RESIZED_BY_THE_DECOMPOSITION),

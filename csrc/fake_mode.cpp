@@ -23,10 +23,6 @@ PyObject* get_flag(PyObject* self, void* /*closure*/) {
 // Any truth value is taken, as an attribute of a Python object would take it.
 template <bool ModeState::* member>
 int set_flag(PyObject* self, PyObject* value, void* /*closure*/) {
-  if (value == nullptr) {
-    PyErr_SetString(PyExc_AttributeError, "cannot delete a flag of a fake tensor mode");
-    return -1;
-  }
   const int truth = PyObject_IsTrue(value);
   if (truth < 0) return -1;
   as_state(self)->*member = truth != 0;
@@ -53,11 +49,10 @@ int64_t intern_settings(PyObject* shape_env) {
 
 int set_shape_env(PyObject* self, PyObject* value, void* /*closure*/) {
   HANDLE_TH_ERRORS
-  PyObject* shape_env = value == nullptr ? Py_None : value;
-  const int64_t settings = shape_env == Py_None ? 0 : intern_settings(shape_env);
+  const int64_t settings = value == Py_None ? 0 : intern_settings(value);
   auto* state = as_state(self);
   state->shape_env_settings = settings;
-  Py_SETREF(state->shape_env, Py_NewRef(shape_env));
+  Py_SETREF(state->shape_env, Py_NewRef(value));
   return 0;
   END_HANDLE_TH_ERRORS_RET(-1)
 }
@@ -65,15 +60,44 @@ int set_shape_env(PyObject* self, PyObject* value, void* /*closure*/) {
 PyObject* get_epoch(PyObject* self, void* /*closure*/) { return PyLong_FromLongLong(as_state(self)->epoch); }
 
 int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
-  const auto epoch = value == nullptr ? 0 : PyLong_AsLongLong(value);
+  const auto epoch = PyLong_AsLongLong(value);
   if (epoch == -1 && PyErr_Occurred() != nullptr) return -1;
   as_state(self)->epoch = epoch;
   return 0;
 }
 
-template <bool ModeState::* member>
+// A deleted attribute keeps its value for C++ and is absent for Python until it is set again. torch sets
+// attributes of a mode for a while with `unittest.mock.patch.object`, which deletes them at the end, and only
+// if they are absent then sets what they were before.
+template <int index, getter get>
+PyObject* get_unless_deleted(PyObject* self, void* closure) {
+  if ((as_state(self)->deleted_attributes >> index & 1U) != 0) {
+    PyErr_SetString(PyExc_AttributeError, "this attribute of the fake tensor mode was deleted");
+    return nullptr;
+  }
+  return get(self, closure);
+}
+
+template <int index, setter set>
+int set_or_delete(PyObject* self, PyObject* value, void* closure) {
+  auto& deleted = as_state(self)->deleted_attributes;
+  if (value == nullptr) {
+    deleted |= 1U << index;
+    return 0;
+  }
+  const int status = set(self, value, closure);
+  if (status == 0) deleted &= ~(1U << index);
+  return status;
+}
+
+template <int index, getter get, setter set>
+constexpr PyGetSetDef attribute(const char* name, const char* doc) noexcept {
+  return {name, get_unless_deleted<index, get>, set_or_delete<index, set>, doc, nullptr};
+}
+
+template <int index, bool ModeState::* member>
 constexpr PyGetSetDef flag(const char* name, const char* doc) noexcept {
-  return {name, get_flag<member>, set_flag<member>, doc, nullptr};
+  return attribute<index, get_flag<member>, set_flag<member>>(name, doc);
 }
 
 PyObject* mode_state_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
@@ -103,28 +127,28 @@ void mode_state_dealloc(PyObject* self) {
 }
 
 constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
-    flag<&ModeState::allow_fallback_kernels>("allow_fallback_kernels",
-                                             "Whether an operator without a meta kernel may run on zeros."),
-    flag<&ModeState::allow_non_fake_inputs>(
+    flag<0, &ModeState::allow_fallback_kernels>(
+        "allow_fallback_kernels", "Whether an operator without a meta kernel may run on zeros."),
+    flag<1, &ModeState::allow_non_fake_inputs>(
         "allow_non_fake_inputs",
         "Whether real tensors among the arguments are converted instead of refused."),
-    flag<&ModeState::allow_scalar_outputs>(
+    flag<2, &ModeState::allow_scalar_outputs>(
         "allow_scalar_outputs", "Whether `item()` may return an unbacked symbol whatever the ShapeEnv says."),
-    flag<&ModeState::allow_meta>("allow_meta", "Whether a fake tensor may imitate a meta tensor."),
-    flag<&ModeState::allow_unsafe_data_ptr_access>("_allow_unsafe_data_ptr_access",
-                                                   "Whether `data_ptr` warns instead of raising."),
-    flag<&ModeState::static_shapes>("static_shapes", "Whether converted tensors get integer shapes."),
-    flag<&ModeState::propagate_real_tensors>("propagate_real_tensors",
-                                             "Whether real tensors are computed along."),
-    flag<&ModeState::cache_enabled>("cache_enabled", "Whether calls may be answered from the cache."),
-    flag<&ModeState::cache_crosscheck_enabled>(
+    flag<3, &ModeState::allow_meta>("allow_meta", "Whether a fake tensor may imitate a meta tensor."),
+    flag<4, &ModeState::allow_unsafe_data_ptr_access>("_allow_unsafe_data_ptr_access",
+                                                      "Whether `data_ptr` warns instead of raising."),
+    flag<5, &ModeState::static_shapes>("static_shapes", "Whether converted tensors get integer shapes."),
+    flag<6, &ModeState::propagate_real_tensors>("propagate_real_tensors",
+                                                "Whether real tensors are computed along."),
+    flag<7, &ModeState::cache_enabled>("cache_enabled", "Whether calls may be answered from the cache."),
+    flag<8, &ModeState::cache_crosscheck_enabled>(
         "cache_crosscheck_enabled", "Whether every answer from the cache is compared with a computed one."),
-    flag<&ModeState::tracks_leaks>("_tracks_leaks",
-                                   "Whether every new tensor is made in Python, which keeps track of them."),
+    flag<9, &ModeState::tracks_leaks>(
+        "_tracks_leaks", "Whether every new tensor is made in Python, which keeps track of them."),
     {"in_kernel_invocation", get_in_kernel_invocation, set_in_kernel_invocation,
      "Whether this thread computes metadata in a kernel: fake tensors say `meta` then.", nullptr},
-    {"shape_env", get_shape_env, set_shape_env, "The ShapeEnv of the mode, or None.", nullptr},
-    {"epoch", get_epoch, set_epoch, "Advanced by users before each retrace on the same mode.", nullptr},
+    attribute<10, get_shape_env, set_shape_env>("shape_env", "The ShapeEnv of the mode, or None."),
+    attribute<11, get_epoch, set_epoch>("epoch", "Advanced by users before each retrace on the same mode."),
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 }};
 

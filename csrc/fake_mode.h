@@ -24,6 +24,7 @@ struct ModeState {
   bool cache_enabled;
   bool cache_crosscheck_enabled;
   bool tracks_leaks;
+  uint32_t deleted_attributes;  // bits: which attributes Python deleted and did not set again
 
   // Leaks are found by having every new tensor pass through the Python constructor, which hits do not call.
   bool answers_from_cache() const noexcept { return cache_enabled && !tracks_leaks; }

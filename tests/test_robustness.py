@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import psutil
 import pytest
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from fastfake import _C, FakeTensor, FakeTensorMode
@@ -309,3 +311,15 @@ def test_a_forked_process_goes_on_with_the_mode(mode: FakeTensorMode) -> None:
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert signal.getsignal(signal.SIGINT) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("allow_non_fake_inputs", True), ("cache_enabled", False), ("epoch", 3), ("shape_env", ShapeEnv())],
+)
+def test_attributes_of_a_mode_are_patched_for_a_while_as_torch_does(name: str, value: object) -> None:
+    mode = FakeTensorMode()
+    before = getattr(mode, name)
+    with mock.patch.object(mode, name, value):
+        assert getattr(mode, name) is value
+    assert getattr(mode, name) is before

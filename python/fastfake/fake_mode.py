@@ -82,7 +82,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             static_shapes: give integer shapes to converted tensors; by default so without a ShapeEnv.
             export: the mode serves torch.export, which does not want values of inputs to be remembered.
         """
-        from .shim import ensure_installed
+        from .installation import ensure_installed
 
         ensure_installed()
         super().__init__()

@@ -681,10 +681,7 @@ def family(name: str) -> list[str]:
     config = AutoConfig.for_model(name, **FAMILY_SIZES[name])
     model = AutoModel.from_config(config).eval()
     tokens = torch.randint(1, 60, (2, 8))
-    if name == "vit":
-        inputs = {"pixel_values": torch.randn(2, 3, 16, 16)}
-    else:
-        inputs = {"input_ids": tokens}
+    inputs = {"pixel_values": torch.randn(2, 3, 16, 16)} if name == "vit" else {"input_ids": tokens}
     if name == "t5":
         inputs["decoder_input_ids"] = tokens
     if "use_cache" in config.to_dict():

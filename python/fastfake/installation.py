@@ -43,6 +43,8 @@ class _Exchange:
         configs: torch's class of settings and ours.
         theirs: torch's objects.
         ours: their counterparts, in the same order.
+        public_classes: those of them, and ours, that programs keep in registries and tuples. The time that looking
+            for holders takes grows with their number.
         ours_of: our counterpart of each of torch's objects, by id.
         theirs_of: the other way round.
         unknown: names that torch's module defines and that this version does not know.
@@ -56,6 +58,8 @@ class _Exchange:
         self.configs = (torch_fake_tensor.FakeTensorConfig, ours["FakeTensorConfig"])
         self.theirs = [getattr(torch_fake_tensor, name) for name in names]
         self.ours = [ours[name] for name in names]
+        public = [name for name in names if isinstance(ours[name], type) and not name.startswith("_")]
+        self.public_classes = ([getattr(torch_fake_tensor, name) for name in public], [ours[name] for name in public])
         self.ours_of = {id(theirs): our for theirs, our in zip(self.theirs, self.ours, strict=True)}
         self.theirs_of = {id(our): theirs for theirs, our in zip(self.theirs, self.ours, strict=True)}
         self.unknown = sorted(
@@ -103,7 +107,7 @@ def install() -> None:
     _carry_settings(*exchange.configs)
     _rebind_rule_tables(exchange.ours_of)
     # First, as what takes changes back refers to torch's objects too.
-    undos, instances = rebinding.everywhere(exchange.theirs, exchange.ours, _own_holders())
+    undos, instances = rebinding.everywhere(*exchange.public_classes, _own_holders())
     _undos.extend(undos)
     for module in _modules():
         _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
@@ -177,7 +181,7 @@ def _modules() -> list[ModuleType]:
 def _own_holders() -> list[object]:
     """What refers to torch's objects by intention."""
     exchange = _exchange()
-    holders: list[object] = [exchange.configs, exchange.theirs, exchange.theirs_of]
+    holders: list[object] = [exchange.configs, *exchange.public_classes, exchange.theirs, exchange.theirs_of]
     holders += [vars(module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE]
     return holders
 

@@ -37,6 +37,7 @@ from .errors import (  # noqa: E402
 )
 from .fake_mode import FakeTensorMode  # noqa: E402
 from .fake_tensor import FakeTensor, FakeTensorConfig  # noqa: E402
+from .installation import install, installed, is_disabled, is_installed, uninstall  # noqa: E402
 from .kernel_invocation import in_kernel_invocation_manager  # noqa: E402
 from .memo import SymNumberMemoDescriptor  # noqa: E402
 from .metadata import TensorMetadata, extract_tensor_metadata  # noqa: E402
@@ -48,7 +49,6 @@ from .queries import (  # noqa: E402
     maybe_get_fake_mode,
     unset_fake_temporarily,
 )
-from .shim import install, installed, is_installed, uninstall  # noqa: E402
 
 _C.watch_settings(_config.RESULTS_DEPEND_ON)
 _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
@@ -81,3 +81,9 @@ __all__ = [
     "uninstall",
     "unset_fake_temporarily",
 ]
+
+if is_disabled():
+    # A program that names fastfake's classes runs on torch's own then, so that the two can be compared.
+    import torch._subclasses.fake_tensor as _torch_fake_tensor
+
+    globals().update({name: getattr(_torch_fake_tensor, name) for name in __all__ if hasattr(_torch_fake_tensor, name)})

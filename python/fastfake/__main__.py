@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fastfake import __version__
+from fastfake import __version__, run
 from fastfake.demo import command as demo
 
 
@@ -16,6 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastfake {__version__}")
     subcommands = parser.add_subparsers(title="subcommands", metavar="")
     demo.add_parser(subcommands)
+    run.add_parser(subcommands)
     return parser
 
 

@@ -22,6 +22,7 @@ from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
+from .origins import hide_own_files
 from .thread_state import EnterStack, leaks_are_detected
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             static_shapes: give integer shapes to converted tensors; by default so without a ShapeEnv.
             export: the mode serves torch.export, which does not want values of inputs to be remembered.
         """
-        from .shim import ensure_installed
+        from .installation import ensure_installed
 
         ensure_installed()
         super().__init__()
@@ -92,6 +93,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.allow_fallback_kernels = allow_fallback_kernels
         self.allow_non_fake_inputs = allow_non_fake_inputs
+        if shape_env is not None:
+            hide_own_files()
         self.shape_env = shape_env
         self.static_shapes = shape_env is None if static_shapes is None else static_shapes
         self.propagate_real_tensors = functorch_config.fake_tensor_propagate_real_tensors

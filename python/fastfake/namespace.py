@@ -22,7 +22,7 @@ from . import (
 )
 from .miss import decomposition, fallback_kernel, inferred_kernel, operator_traits
 
-__all__ = ["replacements"]
+__all__ = ["STAY_TORCHS", "replacements"]
 
 _MODULES = (
     cache,
@@ -37,6 +37,22 @@ _MODULES = (
     memo,
     metadata,
     queries,
+)
+
+# Names of torch's module that keep meaning torch's objects: nothing outside of the module uses them.
+STAY_TORCHS = frozenset(
+    {
+        "T",
+        "_FakeTensorConstructorIgnoredState",
+        "_check_for_subclass",
+        "_check_for_subclass_arg",
+        "_device_handler",
+        "_is_indexed_device_type",
+        "_is_plain_tensor",
+        "_set_cache_key",
+        "_set_cache_key_for_shape_env",
+        "_validate_symbolic_output_for_caching",
+    }
 )
 
 

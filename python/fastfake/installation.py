@@ -1,0 +1,219 @@
+"""Putting fastfake's classes in the place of torch's, and back.
+
+torch's own code recognises fake tensors by class. While installed, what refers to one of torch's objects refers
+to ours, whether a global variable or a registry, a tuple, a closure; operators that have rules for FakeTensorMode
+have them for ours; modules loaded later import ours; and native code takes the dispatches of our modes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch._subclasses.fake_impls  # a first import after installing would bind ours for good
+import torch._subclasses.fake_tensor as torch_fake_tensor
+from torch._ops import OperatorBase
+
+from . import _C, rebinding
+from .fake_tensor import FakeTensor
+
+__all__ = ["ensure_installed", "install", "installed", "is_disabled", "is_installed", "uninstall"]
+
+_PACKAGE = __name__.partition(".")[0]
+
+log = logging.getLogger(_PACKAGE)
+
+# Leaves the virtual table of the interpreter to torch before the interpreter goes.
+atexit.register(_C.remove_interpreter_hook)
+
+
+class _Exchange:
+    """The objects of torch that have a counterpart here.
+
+    Attributes:
+        configs: torch's class of settings and ours.
+        theirs: torch's objects.
+        ours: their counterparts, in the same order.
+        public_classes: those of them, and ours, that programs keep in registries and tuples. The time that looking
+            for holders takes grows with their number.
+        ours_of: our counterpart of each of torch's objects, by id.
+        theirs_of: the other way round.
+        unknown: names that torch's module defines and that this version does not know.
+    """
+
+    def __init__(self) -> None:
+        from . import namespace
+
+        ours = namespace.replacements()
+        names = [name for name in ours if hasattr(torch_fake_tensor, name)]
+        self.configs = (torch_fake_tensor.FakeTensorConfig, ours["FakeTensorConfig"])
+        self.theirs = [getattr(torch_fake_tensor, name) for name in names]
+        self.ours = [ours[name] for name in names]
+        public = [name for name in names if isinstance(ours[name], type) and not name.startswith("_")]
+        self.public_classes = ([getattr(torch_fake_tensor, name) for name in public], [ours[name] for name in public])
+        self.ours_of = {id(theirs): our for theirs, our in zip(self.theirs, self.ours, strict=True)}
+        self.theirs_of = {id(our): theirs for theirs, our in zip(self.theirs, self.ours, strict=True)}
+        self.unknown = sorted(
+            name
+            for name, value in vars(torch_fake_tensor).items()
+            if getattr(value, "__module__", None) == torch_fake_tensor.__name__
+            and name not in ours
+            and name not in namespace.STAY_TORCHS
+        )
+
+
+@functools.cache
+def _exchange() -> _Exchange:
+    return _Exchange()
+
+
+# What takes the changes of `install` back.
+_undos: list[rebinding.Undo] = []
+
+
+def is_disabled() -> bool:
+    """Whether the environment variable FASTFAKE_DISABLE, read at each call, asks to leave everything to torch."""
+    return os.environ.get("FASTFAKE_DISABLE", "0") not in ("", "0")
+
+
+def is_installed() -> bool:
+    """Whether fastfake's classes are in the place of torch's."""
+    return _C.interpreter_hook_installed()
+
+
+def install() -> None:
+    """Put fastfake's classes in the place of torch's. Doing so twice is doing it once.
+
+    Fake tensors that torch's own classes made before stay what they are, and torch no longer takes them for fake
+    tensors; a warning tells how many there are. With FASTFAKE_DISABLE=1 in the environment nothing happens.
+    """
+    if is_installed():
+        return
+    if is_disabled():
+        log.warning("FASTFAKE_DISABLE is set: torch's own fake tensors stay in place")
+        return
+    exchange = _exchange()
+    if exchange.unknown:
+        log.warning("torch's fake tensor module has names unknown to fastfake: %s", ", ".join(exchange.unknown))
+    _carry_settings(*exchange.configs)
+    _rebind_rule_tables(exchange.ours_of)
+    # First, as what takes changes back refers to torch's objects too.
+    undos, instances = rebinding.everywhere(*exchange.public_classes, _own_holders())
+    _undos.extend(undos)
+    for module in _modules():
+        _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
+    _forget_tables_of_dynamo()
+    _C.install_interpreter_hook()
+    fake_tensor = exchange.theirs_of[id(FakeTensor)]
+    living = sum(type(instance) is fake_tensor for instance in instances)
+    if living:
+        warnings.warn(
+            f"{living} fake tensors of torch's own class exist already; with fastfake installed, torch does not "
+            "recognise them. Install fastfake before the first fake tensor is made.",
+            stacklevel=2,
+        )
+
+
+def uninstall() -> None:
+    """Put torch's own classes back.
+
+    Everything that `install` changed gets its old value, unless somebody assigned to it since. Modules of
+    torch that were imported meanwhile get torch's classes. Other modules keep what they imported meanwhile:
+    it cannot be told whether they asked torch for it or fastfake.
+    """
+    if not is_installed():
+        return
+    _C.remove_interpreter_hook()
+    _carry_settings(*reversed(_exchange().configs))
+    # The latest first: a later change may have been made in the result of an earlier one.
+    while _undos:
+        _undos.pop()()
+    theirs_of = _exchange().theirs_of
+    for module in _modules():
+        if module.__name__.partition(".")[0] == "torch":
+            rebinding.in_namespace(vars(module), theirs_of)
+    _rebind_rule_tables(theirs_of)
+    _forget_tables_of_dynamo()
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Install for a while. Restores what was before: nested uses do not uninstall early."""
+    before = is_installed()
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+def ensure_installed() -> None:
+    """Install at the first use of a mode, so that torch's helpers recognise its tensors."""
+    if not is_installed():
+        install()
+
+
+def _carry_settings(old: Any, new: Any) -> None:
+    """Keep settings that were made on the class which is about to be replaced."""
+    if new.debug != old.debug:
+        new.debug = old.debug
+
+
+def _modules() -> list[ModuleType]:
+    """The loaded modules, fastfake's own excepted."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType) and name.partition(".")[0] != _PACKAGE
+    ]
+
+
+def _own_holders() -> list[object]:
+    """What refers to torch's objects by intention."""
+    exchange = _exchange()
+    holders: list[object] = [exchange.configs, *exchange.public_classes, exchange.theirs, exchange.theirs_of]
+    holders += [vars(module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE]
+    return holders
+
+
+def _rebind_rule_tables(new_of: dict[int, Any]) -> None:
+    """Replace FakeTensorMode and FakeTensor as keys of the tables in which operators keep rules for them."""
+    for operator in _operators_with_rules():
+        table = operator.python_key_table
+        for key in [key for key in table if id(key) in new_of]:
+            table[new_of[id(key)]] = table.pop(key)
+            # What was looked up for the old class.
+            operator._dispatch_cache.clear()
+
+
+def _operators_with_rules() -> Iterator[OperatorBase]:
+    """Yield the operators that anyone used so far and that have rules for classes."""
+    for operator in torch._ops._higher_order_ops.values():
+        if operator.python_key_table:
+            yield operator
+    for namespace in vars(torch.ops).values():
+        if not isinstance(namespace, torch._ops._OpNamespace):
+            continue
+        for packet in vars(namespace).values():
+            if not isinstance(packet, torch._ops.OpOverloadPacket):
+                continue
+            for overload in vars(packet).values():
+                if isinstance(overload, torch._ops.OpOverload) and overload.python_key_table:
+                    yield overload
+
+
+def _forget_tables_of_dynamo() -> None:
+    """Let Dynamo make its table of Python types, with FakeTensor in it, anew if it has made one."""
+    builder = getattr(sys.modules.get("torch._dynamo.variables.builder"), "VariableBuilder", None)
+    if builder is not None:
+        builder._type_dispatch_impl.cache_clear()

@@ -22,7 +22,7 @@ from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
-from .origins import hide_own_files
+from .origins import hide_from_dynamo, hide_from_symbols
 from .thread_state import EnterStack, leaks_are_detected
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         from .installation import ensure_installed
 
         ensure_installed()
+        hide_from_dynamo()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
         # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
@@ -94,7 +95,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self.allow_fallback_kernels = allow_fallback_kernels
         self.allow_non_fake_inputs = allow_non_fake_inputs
         if shape_env is not None:
-            hide_own_files()
+            hide_from_symbols()
         self.shape_env = shape_env
         self.static_shapes = shape_env is None if static_shapes is None else static_shapes
         self.propagate_real_tensors = functorch_config.fake_tensor_propagate_real_tensors

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from opinfo.torch_records import TorchRecords
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Take pytest's handlers from torch's trace log, which is written whenever it has a handler.
+
+    pytest hangs them on every logger that does not propagate. With them torch describes each guard and the stack
+    below it, which takes longer than the rest of a test.
+    """
+    trace = logging.getLogger("torch.__trace")
+    handlers, trace.handlers = trace.handlers, []
+    try:
+        return (yield)
+    finally:
+        trace.handlers = handlers
 
 
 @pytest.fixture

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import sympy
 import torch
 from torch.types import py_sym_types
 
 # ("tensor", 3) names a tensor of the record, (class name, (children...)) a container, (class name, repr) another value.
 Structure = tuple[str, object]
 
-# A symbolic number is its expression and the value of it, or None where there is no value to know.
-Symbolic = tuple[str, int | float | bool | None]
+# A symbolic number is its expression and the value of it, or None where there is no value to know. Expressions of two
+# ShapeEnvs are equal when their symbols have the same names and assumptions.
+Symbolic = tuple[sympy.Basic, int | float | bool | None]
 Size = int | Symbolic
 
 
@@ -153,7 +155,7 @@ def record_call(
 
 def symbolic(number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Symbolic:
     """Read without a guard, which comparing or printing the value would make."""
-    return str(number.node.expr), number.node.hint if number.node.has_hint() else None
+    return number.node.expr, number.node.hint if number.node.has_hint() else None
 
 
 def _size(size: torch.types.IntLikeType) -> Size:

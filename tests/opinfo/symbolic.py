@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import sympy
 import torch
 import torch._subclasses.fake_tensor as fake_tensor
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from .compare import Difference, differences
-from .record import CallRecord, error_record, record_call
+from .record import CallRecord, Recorder, error_record, record_call
 from .samples import OPS, Case, fake_arguments, sample_cases
-
-# Samples of an operator that are compared, at even distances: what symbols add depends little on the sizes.
-MOST_CASES = 8
 
 # Torch's C++ reads the sizes of the tensor that it is writing sizes to, freed by then, and may crash.
 FREED_SIZES = frozenset({("squeeze", "in-place"), ("squeeze.multiple", "in-place")})
@@ -24,11 +23,11 @@ FREED_SIZES = frozenset({("squeeze", "in-place"), ("squeeze.multiple", "in-place
 class ShapeEnvRecord:
     """What a ShapeEnv knows, in the order in which it came to know it."""
 
-    guards: tuple[str, ...]
-    runtime_assertions: tuple[str, ...]
-    replacements: tuple[str, ...]
-    ranges: tuple[str, ...]
-    unbacked: tuple[str, ...]
+    guards: tuple[sympy.Basic, ...]
+    runtime_assertions: tuple[sympy.Basic, ...]
+    replacements: tuple[tuple[sympy.Basic, sympy.Basic], ...]
+    ranges: tuple[tuple[sympy.Basic, ValueRanges], ...]
+    unbacked: tuple[sympy.Basic, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class SymbolicRecord:
     shape_env: ShapeEnvRecord
 
 
-# A second call of a mode on the same arguments meets torch's cache of symbolic results, which the ShapeEnv holds.
-CALLS = 2
+# So many samples of an operator are also called again.
+REPEATED = 8
 
 
 def may_crash_torch(op_name: str, case: Case) -> bool:
@@ -49,17 +48,24 @@ def may_crash_torch(op_name: str, case: Case) -> bool:
     return op_name.startswith("nn.functional.batch_norm") and case.args[0].dim() < 2
 
 
-def symbolic_cases(op_name: str, dtype: torch.dtype) -> list[Case]:
-    cases = [case for case in sample_cases(OPS[op_name], dtype) if not may_crash_torch(op_name, case)]
-    if len(cases) <= MOST_CASES:
-        return cases
-    return [cases[number * (len(cases) - 1) // (MOST_CASES - 1)] for number in range(MOST_CASES)]
+def symbolic_cases(op_name: str, dtype: torch.dtype, most: int | None = None) -> list[Case]:
+    """The samples that differ in more than their values, or `most` of them at even distances."""
+    cases: dict[object, Case] = {}
+    for case in sample_cases(OPS[op_name], dtype):
+        if not may_crash_torch(op_name, case):
+            recorder = Recorder()
+            arguments = recorder.structure((*case.args, dict(case.kwargs)))
+            cases.setdefault((case.variant, arguments, recorder.tensor_records()), case)
+    different = list(cases.values())
+    if most is None or len(different) <= most:
+        return different
+    return [different[number * (len(different) - 1) // (most - 1)] for number in range(most)]
 
 
-def record_symbolic_case(case: Case, *, cached: bool = True) -> list[SymbolicRecord]:
-    """The first and a repeated call of a mode of their own, on the same fake tensors.
+def record_symbolic_case(case: Case, *, cached: bool = True, calls: int = 2) -> list[SymbolicRecord]:
+    """Calls with a mode of their own, on the same fake tensors.
 
-    `cached` tells whether the mode may remember results. Ours does not remember symbolic ones.
+    `cached` tells whether the mode may remember results, in the ShapeEnv. Ours does not remember symbolic ones.
     """
     # Sizes 0 and 1, and equal sizes, have symbols of their own: nothing is known of a dimension beforehand.
     shape_env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
@@ -75,11 +81,7 @@ def record_symbolic_case(case: Case, *, cached: bool = True) -> list[SymbolicRec
         args, kwargs = fake_arguments(case, from_tensor)
     except Exception as refused:
         return [SymbolicRecord(CallRecord((), ("error", None), None, error_record(refused)), _known_to(shape_env))]
-    records = []
-    for _ in range(CALLS):
-        # The guards are read first: describing the tensors must not add to them.
-        records.append(SymbolicRecord(record_call(case.function, args, kwargs, mode), _known_to(shape_env)))
-    return records
+    return [SymbolicRecord(record_call(case.function, args, kwargs, mode), _known_to(shape_env)) for _ in range(calls)]
 
 
 def symbolic_differences(expected: SymbolicRecord, actual: SymbolicRecord) -> list[Difference]:
@@ -92,11 +94,11 @@ def symbolic_differences(expected: SymbolicRecord, actual: SymbolicRecord) -> li
 
 
 def _known_to(shape_env: ShapeEnv) -> ShapeEnvRecord:
-    assertions = (f"{a.expr}" for symbol in shape_env.deferred_runtime_asserts.values() for a in symbol)
+    assertions = (each.expr for of_symbol in shape_env.deferred_runtime_asserts.values() for each in of_symbol)
     return ShapeEnvRecord(
-        guards=tuple(str(guard.expr) for guard in shape_env.guards),
+        guards=tuple(guard.expr for guard in shape_env.guards),
         runtime_assertions=tuple(assertions),
-        replacements=tuple(f"{symbol}: {value}" for symbol, value in shape_env.replacements.items()),
-        ranges=tuple(f"{symbol}: {values}" for symbol, values in shape_env.var_to_range.items()),
-        unbacked=tuple(map(str, shape_env.pending_fresh_unbacked_symbols)),
+        replacements=tuple(shape_env.replacements.items()),
+        ranges=tuple(shape_env.var_to_range.items()),
+        unbacked=tuple(shape_env.pending_fresh_unbacked_symbols),
     )

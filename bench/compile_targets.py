@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +48,10 @@ def _inductor(nodes: list[int]) -> Callable[[GraphModule, list[Tensor]], Any]:
     config.force_disable_caches = True
     # Or else Inductor starts processes that would go on to import torch while the compilation is measured.
     config.compile_threads = 1
-    # The C++ compiler is no part of torch and takes several times as long as all that is. What the kernels would
-    # compute is of no interest, and neither is whether the compiler knows the machine's vector instructions.
+    # The C++ compiler is no part of torch, and its time is the same on both sides. What the kernels would compute is
+    # of no interest, and neither is whether the compiler knows the machine's vector instructions.
     config.cpp.vec_isa_ok = True
-    async_compile.AsyncCompile.cpp_pybinding = lambda *_: _compute_nothing
+    async_compile.AsyncCompile.cpp_pybinding = lambda *_: _compute_nothing  # type: ignore[method-assign]
 
     def counted(graph: GraphModule, *arguments: Any, **options: Any) -> Any:
         nodes.append(len(graph.graph.nodes))
@@ -85,7 +85,7 @@ def _exported(module: nn.Module, tokens: Tensor) -> Job:
     return Job(export, runs=False, nodes=nodes)
 
 
-def _traced(module: nn.Module, tokens: Tensor, tracing_mode: str) -> Job:
+def _traced(module: nn.Module, tokens: Tensor, tracing_mode: Literal["fake", "symbolic"]) -> Job:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     nodes: list[int] = []

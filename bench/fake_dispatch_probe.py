@@ -41,7 +41,7 @@ class Probe:
         self._inside = False
         self._calibrate()
         FakeTensorMode.__torch_dispatch__ = self._timed(FakeTensorMode.__torch_dispatch__)  # type: ignore[method-assign]
-        method = self._timed(FakeTensor.__torch_dispatch__.__func__)
+        method = self._timed(vars(FakeTensor)["__torch_dispatch__"].__func__)
         FakeTensor.__torch_dispatch__ = classmethod(method)  # type: ignore[assignment, method-assign]
 
     def take(self) -> Tally:

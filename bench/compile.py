@@ -9,6 +9,9 @@ Further processes measure which share of torch's time is spent in fake dispatch:
 `FakeTensorMode.__torch_dispatch__` and `FakeTensor.__torch_dispatch__`, with everything that they call. What torch does
 in C++ before it enters them counts as being outside, so that the share is rather too small. `bound` is the ratio that
 fake dispatch which takes no time at all would reach, and `saved` the part of torch's fake dispatch that fastfake saves.
+
+The share includes the garbage collections that began in fake dispatch; `gc` is their part of torch's time. One full
+collection of what a compiler keeps takes long, and one more or less of them in fake dispatch is a matter of chance.
 """
 
 from __future__ import annotations
@@ -45,12 +48,14 @@ class Outcome:
         clock_seconds: The median of the time on the clock, on either side.
         nodes: The nodes of each graph; the same in all processes.
         share: The share of fake dispatch in torch's time.
+        collecting_share: The part of torch's time that the garbage collector took during fake dispatch.
     """
 
     measured: Measured
     clock_seconds: dict[str, float]
     nodes: list[int]
     share: float
+    collecting_share: float
 
     @property
     def ratio(self) -> float:
@@ -112,9 +117,15 @@ def measure_target(
     measured = alternate(target, "compile", {side: partial(compilations.run, side) for side in SIDES}, rounds, {})
     for _ in range(probe_rounds):
         compilations.run("torch", "--probe")
-    clock = {side: median(answer["clock_seconds"] for answer in compilations.answers[side]) for side in SIDES}
-    share = median(answer["share"] for answer in compilations.answers["torch --probe"])
-    return Outcome(measured, clock, compilations.nodes(), share)
+    answers = compilations.answers
+    probed = answers["torch --probe"]
+    return Outcome(
+        measured,
+        {side: median(answer["clock_seconds"] for answer in answers[side]) for side in SIDES},
+        compilations.nodes(),
+        median(answer["share"] for answer in probed),
+        median(answer["collecting_share"] for answer in probed),
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -158,6 +169,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
         "ratio": outcome.ratio,
         "clock_ratio": outcome.clock_ratio,
         "share": outcome.share,
+        "collecting_share": outcome.collecting_share,
         "bound": outcome.bound,
         "ratio_to_bound": outcome.ratio / outcome.bound,
         "saved": outcome.saved,
@@ -167,7 +179,7 @@ def _described(outcome: Outcome) -> dict[str, object]:
 def _show(title: str, outcomes: Sequence[Outcome]) -> None:
     table = Table(title=title)
     table.add_column("target")
-    for column in ("nodes", *SIDES, "ratio", "on the clock", "share", "bound", "ratio/bound", "saved"):
+    for column in ("nodes", *SIDES, "ratio", "on the clock", "share", "gc", "bound", "ratio/bound", "saved"):
         table.add_column(column, justify="right")
     for outcome in outcomes:
         table.add_row(
@@ -177,6 +189,7 @@ def _show(title: str, outcomes: Sequence[Outcome]) -> None:
             f"{outcome.ratio:.2f}",
             f"{outcome.clock_ratio:.2f}",
             f"{outcome.share:.1%}",
+            f"{outcome.collecting_share:.1%}",
             f"{outcome.bound:.2f}",
             f"{outcome.ratio / outcome.bound:.1%}",
             f"{outcome.saved:.1%}",

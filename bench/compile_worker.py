@@ -80,7 +80,7 @@ def measure(target: str, layers: int, probed: bool) -> dict[str, object]:
             raise RuntimeError("the second call compiled again")
     answer: dict[str, object] = {"processor_seconds": processor, "clock_seconds": clock, "nodes": nodes}
     if probe and tally:
-        answer |= {"share": probe.share(tally, clock), "calls": tally.outermost, "nested_calls": tally.nested}
+        answer |= {"share": probe.share(tally, clock), "collecting_share": tally.collecting / clock}
     return answer
 
 

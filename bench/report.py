@@ -56,6 +56,14 @@ def several(text: str) -> int:
     return number
 
 
+def positive(text: str) -> int:
+    """Parses a number of which at least one is needed."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1 is needed")
+    return number
+
+
 def show(table: Table) -> None:
     """Prints a table to standard output."""
     _output.print(table)
@@ -94,7 +102,7 @@ def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> No
     for column in [*sides, *ratios]:
         table.add_column(column, justify="right")
     for case in measured:
-        times = (_time(case, side) for side in sides)
+        times = (time(case, side) for side in sides)
         table.add_row(case.kind, case.name, *times, *_ratios(geometric_means([case]), ratios))
     show(table)
 
@@ -112,7 +120,8 @@ def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> No
     show(summary)
 
 
-def _time(case: Measured, side: str) -> str:
+def time(case: Measured, side: str) -> str:
+    """Writes the median of a side with its unit; nothing if the side was not measured."""
     return case.benchmarks[side].format_value(case.medians[side]) if side in case.medians else ""
 
 

@@ -43,7 +43,7 @@ def dispatch(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
 def test_help_lists_every_suite() -> None:
     finished = run_bench("--help")
     assert finished.returncode == 0
-    for suite in ("dispatch", "model", "allocations"):
+    for suite in ("dispatch", "model", "compile", "overheads", "allocations"):
         assert f"  {suite} " in finished.stdout
 
 
@@ -140,6 +140,31 @@ def test_allocations_counts_one_block_for_each_tensor_of_eager_torch(tmp_path: P
     assert mutated["allocations"]["eager"]["blocks"] == pytest.approx(0, abs=0.2)
     assert {"torch", "fastfake", "eager"} == set(added["allocations"])
     assert "nothing but the result" in output
+
+
+def test_compile_reports_the_ratio_and_what_bounds_it(tmp_path: Path) -> None:
+    selection = ("--target", "make_fx fake", "--layers", "1", "--rounds", "2", "--probe-rounds", "1")
+    output, report = run_suite(tmp_path, "compile", *selection)
+    (target,) = report["targets"]
+    assert target["name"] == "make_fx fake"
+    assert len(target["nodes"]) == 1
+    assert target["nodes"][0] > 100
+    medians = target["median_seconds"]
+    assert target["ratio"] == pytest.approx(medians["torch"] / medians["fastfake"])
+    assert 0 <= target["collecting_share"] < target["share"] < 1
+    assert target["bound"] == pytest.approx(1 / (1 - target["share"]))
+    assert target["saved"] == pytest.approx(
+        (medians["torch"] - medians["fastfake"]) / medians["torch"] / target["share"]
+    )
+    assert "make_fx fake" in output
+
+
+def test_overheads_reports_the_import_and_an_eager_addition(tmp_path: Path) -> None:
+    output, report = run_suite(tmp_path, "overheads", "--rounds", "2")
+    assert report["import_median_seconds"] > 0
+    medians = report["add_median_seconds"]
+    assert report["add_ratio"] == pytest.approx(medians["fastfake"] / medians["torch"])
+    assert "eager torch.add" in output
 
 
 @pytest.mark.skipif(HAS_TRANSFORMERS, reason="transformers is installed")

@@ -22,7 +22,7 @@ from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
-from .origins import hide_own_files
+from .origins import hide_own_files, keep_dynamo_out
 from .thread_state import EnterStack, leaks_are_detected
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         ensure_installed()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
+        keep_dynamo_out()
         # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
         # would deactivate the user's mode that surrounds it.
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE

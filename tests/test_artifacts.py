@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -221,3 +222,44 @@ def test_metadata_is_read_as_what_it_was_unless_fastfake_is_installed(
         ("fastfake", "torch"): "fastfake.metadata",
         ("fastfake", "fastfake"): "fastfake.metadata",
     }
+
+
+# What AOTInductor packages.
+
+
+def package(directory: Path, cache: Path, with_fastfake: bool) -> dict[str, str]:
+    """Package an exported model; return the generated code, without the commands that compile it."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+    if with_fastfake:
+        import fastfake
+
+        fastfake.install()
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    exported = torch.export.export(Model(), (torch.ones(4, 3),), dynamic_shapes=({0: batch},))
+    # What compiles fastest.
+    options = {"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False}
+    torch._inductor.aoti_compile_and_package(
+        exported, package_path=str(directory / "model.pt2"), inductor_configs=options
+    )
+    with zipfile.ZipFile(directory / "model.pt2") as archive:
+        return {
+            name: archive.read(name).decode().partition("// Compile cmd")[0]
+            for name in archive.namelist()
+            if name.endswith((".cpp", ".json"))
+        }
+
+
+def run_package(directory: Path) -> torch.Tensor:
+    return torch._inductor.aoti_load_package(str(directory / "model.pt2"))(torch.ones(5, 3))
+
+
+@pytest.mark.exhaustive
+def test_a_package_made_with_fastfake_has_torchs_code_and_runs_without(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    expected = fresh_process.call(package, theirs, tmp_path, False)
+    assert any("class AOTInductorModel" in text for text in expected.values())
+    assert fresh_process.call(package, ours, tmp_path, True) == expected
+    assert torch.equal(fresh_process.call(run_package, ours), fresh_process.call(run_package, theirs))

@@ -10,18 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fresh_process
 import pytest
-from compile import describe, programs
+from compile import child, describe, programs
 
 TESTS = Path(__file__).parent
-MORE = [name for name in programs.PROGRAMS if name not in programs.QUICK + programs.FAMILIES]
 
 
 @functools.cache
-def texts(side: str, *names: str) -> dict[str, str]:
-    """What the compilers made of the programs on a side, by name. All run in one process, other than this one."""
+def quick_texts(side: str) -> dict[str, str]:
+    """What the compilers made of the quick programs on a side, by name, in a process that had imported nothing."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "compile.child", side, *names]
+    command = [sys.executable, "-m", "compile.child", side, *programs.QUICK]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     found: dict[str, str] = json.loads(done.stdout)
@@ -44,32 +44,28 @@ def assert_same_but_for_storage_sizes(expected: str, actual: str) -> None:
 
 @pytest.mark.parametrize("name", programs.QUICK)
 def test_graphs_metadata_guards_and_symbols_are_those_of_torch(name: str) -> None:
-    expected, actual = texts("torch", *programs.QUICK), texts("fastfake", *programs.QUICK)
-    assert_same_but_for_storage_sizes(expected[name], actual[name])
+    assert_same_but_for_storage_sizes(quick_texts("torch")[name], quick_texts("fastfake")[name])
 
 
 @pytest.mark.parametrize("name", programs.QUICK)
 def test_installing_after_compiling_and_uninstalling_again_changes_nothing(name: str) -> None:
-    expected, actual = texts("torch", *programs.QUICK), texts("switching", *programs.QUICK)
-    assert_same_but_for_storage_sizes(expected[name], actual[name])
-    assert_same_but_for_storage_sizes(expected[name], actual[f"{name} after uninstalling"])
+    expected, actual = quick_texts("torch")[name], quick_texts("switching")
+    assert_same_but_for_storage_sizes(expected, actual[name])
+    assert_same_but_for_storage_sizes(expected, actual[f"{name} after uninstalling"])
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", MORE)
-def test_more_programs_are_compiled_as_by_torch(name: str) -> None:
-    assert_same_but_for_storage_sizes(texts("torch", *MORE)[name], texts("fastfake", *MORE)[name])
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", programs.QUICK + MORE)
-def test_storages_have_the_sizes_that_torch_computes(name: str) -> None:
-    names = programs.QUICK if name in programs.QUICK else MORE
-    assert_same(texts("torch-without-cache", *names)[name], texts("fastfake", *names)[name])
+@pytest.mark.parametrize("name", [name for name in programs.PROGRAMS if name not in programs.FAMILIES])
+def test_all_programs_are_compiled_as_by_torch_with_storages_as_torch_computes_them(name: str) -> None:
+    expected, actual = (fresh_process.call(child.texts_of_side, side, name)[name] for side in ("torch", "fastfake"))
+    assert_same_but_for_storage_sizes(expected, actual)
+    if actual != expected:
+        assert_same(fresh_process.call(child.texts_of_side, "torch-without-cache", name)[name], actual)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", programs.FAMILIES)
 def test_model_families_are_compiled_as_by_torch(name: str) -> None:
     pytest.importorskip("transformers")
-    assert_same_but_for_storage_sizes(texts("torch", name)[name], texts("fastfake", name)[name])
+    expected, actual = (fresh_process.call(child.texts_of_side, side, name)[name] for side in ("torch", "fastfake"))
+    assert_same_but_for_storage_sizes(expected, actual)

@@ -52,16 +52,15 @@ def switching(names: list[str]) -> dict[str, str]:
     return found | {f"{name} after uninstalling": text for name, text in afterwards.items()}
 
 
-def main(side: str, *names: str) -> None:
+def texts_of_side(side: str, *names: str) -> dict[str, str]:
     if side == "fastfake":
         import fastfake.shim  # noqa: F401
     import torch._dynamo
 
     if side == "torch-without-cache":
         torch._dynamo.config.fake_tensor_cache_enabled = False
-    found = switching(list(names)) if side == "switching" else texts(list(names), of_fastfake=side == "fastfake")
-    json.dump(found, sys.stdout)
+    return switching(list(names)) if side == "switching" else texts(list(names), of_fastfake=side == "fastfake")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    json.dump(texts_of_side(*sys.argv[1:]), sys.stdout)

@@ -485,21 +485,16 @@ def messages_of_device_and_operator_errors() -> list[str]:
     def meta_index(x: torch.Tensor) -> torch.Tensor:
         return x[torch.zeros(2, dtype=torch.long, device="meta")] @ torch.ones(3)
 
-    def with_cuda(x: torch.Tensor) -> torch.Tensor:
-        mode = torch._guards.detect_fake_mode(x) or FakeTensorMode()
-        accelerated = mode.fake_tensor_converter.from_meta_and_device(mode, torch.empty(3, device="meta"), "cuda:0")
-        return torch.cat([x, accelerated])
-
     def without_meta(x: torch.Tensor) -> torch.Tensor:
         return torch.histogramdd(x, [2, 2, 2]).hist
 
     class Calls(nn.Module):
-        def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        def __init__(self, function: Callable[..., torch.Tensor]) -> None:
             super().__init__()
             self.function = function
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.function(x)
+        def forward(self, *arguments: torch.Tensor) -> torch.Tensor:
+            return self.function(*arguments)
 
     sections = []
     with torch.library._scoped_library("fastfake_errors", "FRAGMENT") as library:
@@ -509,17 +504,25 @@ def messages_of_device_and_operator_errors() -> list[str]:
         library.impl("shrinks", lambda x: x[x > 0], "CPU")
         torch.library.register_fake("fastfake_errors::shrinks", lambda x: x[x > 0], lib=library)
         x = torch.ones(4, 3)
-        for function in (absent, shrinks, meta_and_cpu, meta_index, with_cuda, without_meta):
+        for function in (absent, shrinks, meta_and_cpu, meta_index, without_meta):
             uses: list[Callable[[], object]] = [
                 lambda function=function: torch.compile(function, backend="aot_eager", fullgraph=True)(x),
-                lambda function=function: torch.export.export(Calls(function), (x,), strict=False),
-                lambda function=function: torch.export.export(Calls(function), (x,), strict=True),
+                lambda function=function: str(torch.export.export(Calls(function), (x,), strict=False)),
+                lambda function=function: str(torch.export.export(Calls(function), (x,), strict=True)),
                 lambda function=function: describe.graph(make_fx(function, tracing_mode="fake")(x)),
                 lambda function=function: describe.graph(make_fx(function, tracing_mode="symbolic")(x)),
             ]
             for use in uses:
                 torch._dynamo.reset()
                 sections += [function.__name__, message(use)]
+    with FakeTensorMode():
+        arguments = torch.ones(4, 3), torch.ones(4, 3, device="cuda")
+        for function in (torch.add, lambda x, y: torch.cat([x, y]), lambda x, y: x.to(y.device) @ y.T + x.sum()):
+            sections += [
+                message(lambda function=function: torch.compile(function, backend="aot_eager")(*arguments)),
+                message(lambda function=function: str(torch.export.export(Calls(function), arguments))),
+                message(lambda function=function: describe.graph(make_fx(function)(*arguments))),
+            ]
     return sections
 
 
@@ -661,7 +664,7 @@ def traces_with_mutation_and_scalars() -> list[str]:
     return sections
 
 
-@program
+@quick
 def fake_tensor_propagation() -> list[str]:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
     from torch.fx.passes.fake_tensor_prop import FakeTensorProp

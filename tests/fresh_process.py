@@ -30,7 +30,7 @@ def calls(*invocations: tuple[Any, ...]) -> list[Any]:
         for function, *arguments in invocations:
             pool = pools.enter_context(ProcessPoolExecutor(1, mp_context=_CONTEXT))
             futures.append(pool.submit(function, *arguments))
-        return [future.result(timeout=300) for future in futures]
+        return [future.result() for future in futures]
 
 
 @contextlib.contextmanager

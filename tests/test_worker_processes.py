@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def distribute(rank: int, directory: Path, with_fastfake: bool) -> list[str]:
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-    dist.init_process_group("gloo", rank=rank, world_size=2, store=dist.FileStore(str(directory / "store"), 2))
+    store = dist.FileStore(str(directory / "store"), 2)
+    dist.init_process_group("gloo", rank=rank, world_size=2, store=store, timeout=timedelta(minutes=5))
     try:
         mesh = dist.init_device_mesh("cpu", (2,))
         torch.manual_seed(0)

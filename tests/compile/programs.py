@@ -851,7 +851,8 @@ def inductor() -> list[str]:
     from torch._inductor.utils import run_and_get_code
 
     sections = []
-    with config.patch(force_disable_caches=True):
+    # Every graph is compiled, but the C++ compiler need not be run again for the same code.
+    with config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
         for dynamic in (False, True):
             torch._dynamo.reset()
             compiled_model = torch.compile(Block().eval(), dynamic=dynamic)

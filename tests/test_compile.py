@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import fresh_process
 import pytest
-from compile import programs
+from compile import child, describe, programs
 
 TESTS = Path(__file__).parent
 
 
-def run(names: list[str], *options: str) -> dict[str, str]:
-    """What the compilers made of the programs, in a process of its own."""
+@functools.cache
+def quick_texts(side: str) -> dict[str, str]:
+    """What the compilers made of the quick programs on a side, by name, in a process that had imported nothing."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "compile.child", *options, *names]
+    command = [sys.executable, "-m", "compile.child", side, *programs.QUICK]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     found: dict[str, str] = json.loads(done.stdout)
@@ -35,27 +38,34 @@ def assert_same(expected: str, actual: str) -> None:
         pytest.fail("\n".join(line[:500] for line in list(difference)[:60]), pytrace=False)
 
 
-@pytest.fixture(scope="module")
-def quick() -> tuple[dict[str, str], dict[str, str]]:
-    return run(programs.QUICK), run(programs.QUICK, "--shim")
+def assert_same_but_for_storage_sizes(expected: str, actual: str) -> None:
+    assert_same(describe.without_storage_sizes(expected), describe.without_storage_sizes(actual))
 
 
 @pytest.mark.parametrize("name", programs.QUICK)
-def test_graphs_metadata_guards_and_symbols_are_those_of_torch(
-    name: str, quick: tuple[dict[str, str], dict[str, str]]
-) -> None:
-    expected, actual = quick
-    assert_same(expected[name], actual[name])
+def test_graphs_metadata_guards_and_symbols_are_those_of_torch(name: str) -> None:
+    assert_same_but_for_storage_sizes(quick_texts("torch")[name], quick_texts("fastfake")[name])
+
+
+@pytest.mark.parametrize("name", programs.QUICK)
+def test_installing_after_compiling_and_uninstalling_again_changes_nothing(name: str) -> None:
+    expected, actual = quick_texts("torch")[name], quick_texts("switching")
+    assert_same_but_for_storage_sizes(expected, actual[name])
+    assert_same_but_for_storage_sizes(expected, actual[f"{name} after uninstalling"])
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", [name for name in programs.PROGRAMS if name not in programs.QUICK + programs.FAMILIES])
-def test_more_programs_are_compiled_as_by_torch(name: str) -> None:
-    assert_same(run([name])[name], run([name], "--shim")[name])
+@pytest.mark.parametrize("name", [name for name in programs.PROGRAMS if name not in programs.FAMILIES])
+def test_all_programs_are_compiled_as_by_torch_with_storages_as_torch_computes_them(name: str) -> None:
+    expected, actual = (fresh_process.call(child.texts_of_side, side, name)[name] for side in ("torch", "fastfake"))
+    assert_same_but_for_storage_sizes(expected, actual)
+    if actual != expected:
+        assert_same(fresh_process.call(child.texts_of_side, "torch-without-cache", name)[name], actual)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", programs.FAMILIES)
 def test_model_families_are_compiled_as_by_torch(name: str) -> None:
     pytest.importorskip("transformers")
-    assert_same(run([name])[name], run([name], "--shim")[name])
+    expected, actual = (fresh_process.call(child.texts_of_side, side, name)[name] for side in ("torch", "fastfake"))
+    assert_same_but_for_storage_sizes(expected, actual)

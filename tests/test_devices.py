@@ -10,6 +10,7 @@ import torch
 import torch._subclasses.fake_tensor as fake_tensor
 from opinfo.programs import attempt, same_as_torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastfake
 
@@ -273,3 +274,19 @@ def test_the_mismatch_error_is_torchs_while_installed() -> None:
     with fastfake.installed():
         assert fake_tensor.FakeTensorDeviceMismatchError is fastfake.FakeTensorDeviceMismatchError
         assert issubclass(fastfake.FakeTensorDeviceMismatchError, RuntimeError)
+
+
+def test_modes_of_users_see_no_queries_for_a_device() -> None:
+    seen: list[object] = []
+
+    class Records(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with fastfake.FakeTensorMode():
+        x = torch.empty(3, device="cuda", requires_grad=True)
+        with Records():
+            assert (x.device, x.is_cuda) == (torch.device("cuda:0"), True)
+            x.sin()
+    assert seen == [aten.sin.default]

@@ -12,6 +12,8 @@ from both_sides import assert_same
 from torch._subclasses._fake_tensor_utils import _CacheKeyState
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+import fastfake
+
 REAL = {
     "dense": lambda: torch.ones(2, 3),
     "transposed": lambda: torch.ones(2, 3).t(),
@@ -44,6 +46,15 @@ def test_it_can_be_pickled() -> None:
         return pickle.loads(pickle.dumps(metadata)) == metadata
 
     assert assert_same(program) is True
+
+
+def test_a_pickle_names_the_release_and_is_read_by_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = fastfake.extract_tensor_metadata(torch.ones(2, 3))
+    now = pickle.dumps(ours)
+    monkeypatch.setattr("fastfake.metadata.__version__", "0.0.1")
+    earlier = pickle.dumps(ours)
+    assert now != earlier
+    assert pickle.loads(now) == pickle.loads(earlier) == ours
 
 
 def flat(fakes: Any, mode: Any, tensor: Any) -> list[Any]:

@@ -157,6 +157,15 @@ def test_dynamo_takes_the_tensors_of_either_side_for_tensors() -> None:
         assert torch_fake_tensor.FakeTensor in VariableBuilder._type_dispatch()
 
 
+def test_dynamo_compiles_the_functions_of_neither_side() -> None:
+    from torch._dynamo import trace_rules
+
+    fastfake.FakeTensorMode()
+    for name in (torch_fake_tensor.__name__, "fastfake.fake_mode", "fastfake.miss.pipeline"):
+        assert trace_rules.check_file(sys.modules[name].__file__).skipped, name
+    assert not trace_rules.check_file(__file__).skipped
+
+
 def test_the_first_mode_installs() -> None:
     assert not _C.interpreter_hook_installed()
     fastfake.FakeTensorMode()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.types import IntLikeType
+
+from . import __version__
 
 if TYPE_CHECKING:
     from torch._subclasses._fake_tensor_utils import _CacheKeyState
@@ -45,6 +47,14 @@ class TensorMetadata:
     dense_dim: int | None
     sparse_dim: int | None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the fields, and the release of fastfake with them.
+
+        torch pickles metadata into the keys of its caches of compiled graphs. A graph that another release traced
+        is not to be found by them.
+        """
+        return _restored, (__version__, *(getattr(self, field.name) for field in dataclasses.fields(self)))
+
     def _flatten_into(self, result: list[object], mode: FakeTensorMode, state: _CacheKeyState) -> None:
         """Append to ``result`` what can be compared and hashed; torch's higher-order operators do both.
 
@@ -63,6 +73,11 @@ class TensorMetadata:
                     state.convert_sym_int(result, element)
                 else:
                     result.append(element)
+
+
+def _restored(_release: str, *fields: Any) -> TensorMetadata:
+    """Make metadata from what was pickled, by whatever release."""
+    return TensorMetadata(*fields)
 
 
 def extract_tensor_metadata(t: torch.Tensor) -> TensorMetadata:

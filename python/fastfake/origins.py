@@ -15,7 +15,8 @@ __all__ = ["hide_from_dynamo", "hide_from_symbols"]
 def hide_from_dynamo() -> None:
     """Let Dynamo run fastfake's functions as they are, where it would look into them.
 
-    To be called when a mode is made: Dynamo makes one before it traces anything.
+    To be called when a mode is made: Dynamo makes one before it traces anything. Not only what a program calls is
+    traced, but also what runs between its graphs, such as the conversions in a ``backward()`` under compiled autograd.
     """
     from torch._dynamo import trace_rules
 

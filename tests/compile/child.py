@@ -1,4 +1,8 @@
-"""Runs programs in a process of their own: ``python -m compile.child [--shim] NAME ...``; prints a JSON object."""
+"""Runs programs in a process of their own: ``python -m compile.child SIDE NAME ...``; prints a JSON object.
+
+The sides are ``torch``; ``torch-without-cache``; ``fastfake``, installed before torch is imported; and ``switching``,
+where fastfake is installed after torch compiled something, and the programs run with it and then again without.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,15 @@ import sys
 import traceback
 
 
-def main(arguments: list[str]) -> None:
-    with_shim = arguments[0] == "--shim"
-    if with_shim:
-        import fastfake.shim  # noqa: F401
+def texts(names: list[str], *, of_fastfake: bool) -> dict[str, str]:
     import torch
-    import torch._dynamo
     import torch._subclasses.fake_tensor as fake_tensor
 
     from . import describe, programs
 
-    if not with_shim:
-        # What torch computes is the measure: its cache makes storages of other sizes, and writes symbols otherwise.
-        torch._dynamo.config.fake_tensor_cache_enabled = False
-
+    assert fake_tensor.FakeTensorMode.__module__.startswith("fastfake") == of_fastfake
     found = {}
-    for name in arguments[with_shim:]:
+    for name in names:
         torch._dynamo.reset()
         fake_tensor.FakeTensorMode.cache_clear()
         torch.manual_seed(0)
@@ -33,10 +30,37 @@ def main(arguments: list[str]) -> None:
             except Exception:
                 text = f"NOT RUN {traceback.format_exc()}"
         found[name] = describe.normalised(text)
-    ours = fake_tensor.FakeTensorMode.__module__.startswith("fastfake")
-    assert ours == with_shim
-    json.dump(found, sys.stdout)
+    assert fake_tensor.FakeTensorMode.__module__.startswith("fastfake") == of_fastfake
+    return found
+
+
+def switching(names: list[str]) -> dict[str, str]:
+    import torch._inductor.compile_fx
+    import torch.distributed.tensor
+    import torch.export
+
+    import fastfake
+
+    torch.compile(lambda x: x.sin() + 1, backend="aot_eager")(torch.ones(3, requires_grad=True)).sum().backward()
+    torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    # Has imported FakeTensorMode from torch's module.
+    from . import programs  # noqa: F401
+
+    with fastfake.installed():
+        found = texts(names, of_fastfake=True)
+    afterwards = texts(names, of_fastfake=False)
+    return found | {f"{name} after uninstalling": text for name, text in afterwards.items()}
+
+
+def texts_of_side(side: str, *names: str) -> dict[str, str]:
+    if side == "fastfake":
+        import fastfake.shim  # noqa: F401
+    import torch._dynamo
+
+    if side == "torch-without-cache":
+        torch._dynamo.config.fake_tensor_cache_enabled = False
+    return switching(list(names)) if side == "switching" else texts(list(names), of_fastfake=side == "fastfake")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    json.dump(texts_of_side(*sys.argv[1:]), sys.stdout)

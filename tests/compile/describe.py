@@ -10,12 +10,25 @@ from torch.fx import GraphModule
 
 # Of objects, and the version of a dictionary in a guard.
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|\d{10,}|(?<=NODES\) == )\d+")
+# Sets of classes are ordered by address.
+FROZEN_SET = re.compile(r"frozenset\(\{(.*?)\}\)")
+STORAGE_SIZE = re.compile(r"bytes=.*? (?=storage=)")
 
 
 def normalised(text: str) -> str:
     """The text without what may differ between the two sides: addresses, ids, and the module of FakeTensor."""
     text = text.replace("fastfake.fake_tensor.FakeTensor", "torch._subclasses.fake_tensor.FakeTensor")
-    return ADDRESS.sub("ADDRESS", text)
+    text = ADDRESS.sub("ADDRESS", text)
+    return FROZEN_SET.sub(lambda found: f"frozenset({sorted(found[1].split(', '))})", text)
+
+
+def without_storage_sizes(text: str) -> str:
+    """The text without the sizes of storages.
+
+    A hit of torch's cache makes a storage anew, just large enough for the result's shape and strides, and drops the
+    size that it remembers: of a stepped slice it is smaller than computed, and symbolic ones are written otherwise.
+    """
+    return STORAGE_SIZE.sub("", text)
 
 
 class Describer:
@@ -63,6 +76,7 @@ def graph(module: torch.nn.Module) -> str:
     """The code of a graph and of the graphs inside it, and each node with its metadata."""
     sections = []
     describer = Describer()
+    first_number = None
     for name, part in module.named_modules():
         if not isinstance(part, GraphModule):
             continue
@@ -79,11 +93,15 @@ def graph(module: torch.nn.Module) -> str:
                     "nn_module_stack",
                     "source_fn_stack",
                     "torch_fn",
-                    "seq_nr",
                     "partitioner_tag",
                 ):
                     lines.append(f"    {key}: {value}")
-                else:
+                elif key == "seq_nr":
+                    # Autograd counts on from one program to the next.
+                    first_number = value if first_number is None else first_number
+                    lines.append(f"    {key}: {value - first_number}")
+                elif value is not None:
+                    # Queries for a device that reach the tracing mode leave an ``original_aten`` of None behind.
                     lines.append(f"    {key}")
         sections.append("\n".join(lines))
     return "\n".join(sections)

@@ -7,12 +7,14 @@ import functools
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
@@ -336,6 +338,85 @@ def custom_operators() -> list[str]:
         return [*sections, str(checked), str(torch.library.opcheck(absent, (torch.randn(3),), raise_exception=False))]
 
 
+@program
+def autograd_functions() -> list[str]:
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+            signs = x.sign()
+            context.save_for_backward(x, signs)
+            context.mark_non_differentiable(signs)
+            context.factor = factor
+            return x * factor, signs
+
+        @staticmethod
+        def backward(context: Any, grad: torch.Tensor, _signs: torch.Tensor) -> tuple[torch.Tensor, None]:
+            x, signs = context.saved_tensors
+            return grad * context.factor * signs + x.sum(), None
+
+    class Cubed(torch.autograd.Function):
+        @staticmethod
+        def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x**3 + y
+
+        @staticmethod
+        def setup_context(context: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            context.save_for_backward(inputs[0])
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            (x,) = context.saved_tensors
+            needs_x, needs_y = context.needs_input_grad
+            return grad * 3 * x**2 if needs_x else None, grad if needs_y else None
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scaled, signs = Scaled.apply(x, 2.5)
+        return Cubed.apply(scaled, y), signs, Cubed.apply(x.view(-1), x.detach().view(-1))
+
+    arguments = [(torch.randn(n, 3, requires_grad=True), torch.ones(3)) for n in (4, 5)]
+    return static_and_dynamic(lambda: (function, arguments))
+
+
+@program
+def compiled_autograd() -> list[str]:
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+            context.save_for_backward(x)
+            return x * 2
+
+        @staticmethod
+        def backward(context: Any, grad: torch.Tensor) -> torch.Tensor:
+            (x,) = context.saved_tensors
+            return grad * 2 + x * 0
+
+    def train(model: nn.Module, x: torch.Tensor) -> None:
+        hidden = Doubled.apply(model(x))
+        hidden.register_hook(lambda grad: grad * 3)
+        hidden.square().sum().backward()
+
+    sections = []
+    for dynamic in (False, True):
+        torch._dynamo.reset()
+        recorder = Recorder()
+
+        def compile_backward(graph: torch.fx.GraphModule, recorder: Recorder = recorder) -> Any:
+            recorder.sections += ["backward", describe.graph(graph)]
+            return torch.compile(graph, backend=recorder, fullgraph=True)
+
+        model = mlp()
+        with torch._dynamo.compiled_autograd._enable(compile_backward, dynamic=dynamic):
+            for batch in (3, 5):
+                train(model, torch.randn(batch, 8))
+        sections += [*recorder.sections, *(f"{parameter.grad.sum():.5g}" for parameter in model.parameters())]
+    torch._dynamo.reset()
+    recorder, model = Recorder(), mlp()
+    with dynamo_config(compiled_autograd=True):
+        torch.compile(train, backend=recorder)(model, torch.randn(3, 8))
+    return [*sections, *recorder.sections, *(f"{parameter.grad.sum():.5g}" for parameter in model.parameters())]
+
+
 # Errors
 
 
@@ -387,6 +468,61 @@ def messages_of_data_dependent_errors() -> list[str]:
     for mode in ("fake", "symbolic"):
         sections.append(message(lambda mode=mode: make_fx(branch, tracing_mode=mode)(torch.tensor(5))))
         sections.append(message(lambda mode=mode: make_fx(lambda x: x.view(7), tracing_mode=mode)(torch.ones(3, 3))))
+    return sections
+
+
+@program
+def messages_of_device_and_operator_errors() -> list[str]:
+    def absent(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.fastfake_errors.absent(x) + 1
+
+    def shrinks(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.fastfake_errors.shrinks(x)
+
+    def meta_and_cpu(x: torch.Tensor) -> torch.Tensor:
+        return x + torch.ones(3, device="meta")
+
+    def meta_index(x: torch.Tensor) -> torch.Tensor:
+        return x[torch.zeros(2, dtype=torch.long, device="meta")] @ torch.ones(3)
+
+    def without_meta(x: torch.Tensor) -> torch.Tensor:
+        return torch.histogramdd(x, [2, 2, 2]).hist
+
+    class Calls(nn.Module):
+        def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, *arguments: torch.Tensor) -> torch.Tensor:
+            return self.function(*arguments)
+
+    sections = []
+    with torch.library._scoped_library("fastfake_errors", "FRAGMENT") as library:
+        for name in ("absent", "shrinks"):
+            library.define(f"{name}(Tensor x) -> Tensor")
+        library.impl("absent", torch.clone, "CPU")
+        library.impl("shrinks", lambda x: x[x > 0], "CPU")
+        torch.library.register_fake("fastfake_errors::shrinks", lambda x: x[x > 0], lib=library)
+        x = torch.ones(4, 3)
+        for function in (absent, shrinks, meta_and_cpu, meta_index, without_meta):
+            uses: list[Callable[[], object]] = [
+                lambda function=function: torch.compile(function, backend="aot_eager", fullgraph=True)(x),
+                lambda function=function: str(torch.export.export(Calls(function), (x,), strict=False)),
+                lambda function=function: str(torch.export.export(Calls(function), (x,), strict=True)),
+                lambda function=function: describe.graph(make_fx(function, tracing_mode="fake")(x)),
+                lambda function=function: describe.graph(make_fx(function, tracing_mode="symbolic")(x)),
+            ]
+            for use in uses:
+                torch._dynamo.reset()
+                sections += [function.__name__, message(use)]
+    with FakeTensorMode():
+        arguments = torch.ones(4, 3), torch.ones(4, 3, device="cuda")
+        for function in (torch.add, lambda x, y: torch.cat([x, y]), lambda x, y: x.to(y.device) @ y.T + x.sum()):
+            sections += [
+                message(lambda function=function: torch.compile(function, backend="aot_eager")(*arguments)),
+                message(lambda function=function: str(torch.export.export(Calls(function), arguments))),
+                message(lambda function=function: describe.graph(make_fx(function)(*arguments))),
+            ]
     return sections
 
 
@@ -528,9 +664,8 @@ def traces_with_mutation_and_scalars() -> list[str]:
     return sections
 
 
-@program
+@quick
 def fake_tensor_propagation() -> list[str]:
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
     from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -545,7 +680,6 @@ def fake_tensor_propagation() -> list[str]:
 
 @program
 def functional_tensors() -> list[str]:
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 
     with FakeTensorMode() as mode, FunctionalTensorMode():
@@ -563,7 +697,6 @@ def functional_tensors() -> list[str]:
 @program
 def checks_by_modes() -> list[str]:
     from torch._subclasses import CrossRefFakeMode
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch._subclasses.schema_check_mode import SchemaCheckMode
     from torch.utils._mode_utils import no_dispatch
     from torch.utils.flop_counter import FlopCounterMode
@@ -585,12 +718,25 @@ def checks_by_modes() -> list[str]:
     return sections
 
 
+@contextlib.contextmanager
+def fake_process_group(world_size: int) -> Iterator[None]:
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def module_statistics(tracker: Any) -> list[str]:
+    return [f"{stats.mod_fqn} {stats.local_peak} {stats.snapshots}" for stats in tracker.memory_tracking.values()]
+
+
 @program
 def memory_trackers() -> list[str]:
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.mem_tracker import MemTracker
-    from torch.distributed._tools.runtime_estimator import RuntimeEstimator
-    from torch.distributed._tools.sac_estimator import SACEstimator
 
     sections = []
     with FakeTensorMode():
@@ -600,27 +746,90 @@ def memory_trackers() -> list[str]:
         tracker.track_external(model, optimizer)
         with tracker:
             for _ in range(2):
+                tracker.reset_mod_stats()
                 model(torch.randn(2, 6, 16)).sum().backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                tracker.reset_mod_stats()
-        sections.append(str(tracker.get_tracker_snapshot("peak")))
-        sections.append(str(tracker.memory_tracking))
-        sections.append(message(lambda: type(RuntimeEstimator()).__name__))
-        sections.append(message(lambda: type(SACEstimator()).__name__))
-    return sections
+                sections += module_statistics(tracker)
+        return [*sections, str(tracker.get_tracker_snapshot("peak"))]
+
+
+@program
+def memory_of_fully_sharded_models() -> list[str]:
+    import torch.distributed as dist
+    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+    from torch.distributed.fsdp import fully_shard
+
+    with fake_process_group(4):
+        mesh = dist.init_device_mesh("cpu", (4,))
+        with FakeTensorMode():
+            model = nn.Sequential(Block(), Block())
+            for part in (*model, model):
+                fully_shard(part, mesh=mesh)
+            optimizer = torch.optim.Adam(model.parameters(), foreach=False)
+            tracker = FSDPMemTracker(model, optimizer)
+            x = torch.randn(2, 6, 16)
+            tracker.track_inputs((x,))
+            sections = []
+            with tracker:
+                for _ in range(2):
+                    tracker.reset_mod_stats()
+                    model(x).sum().backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    sections += module_statistics(tracker)
+            return [*sections, str(tracker.get_tracker_snapshot("peak"))]
+
+
+@program
+def runtime_and_checkpointing_estimators() -> list[str]:
+    from torch.distributed._tools import runtime_estimator
+    from torch.distributed._tools.mod_tracker import ModTracker
+    from torch.distributed._tools.sac_estimator import SACEstimator
+
+    # The cost model asks for the peaks of a GPU, and takes torch's queries for a tensor's device for reads of it.
+    peaks, ignored = "torch.utils._runtime_estimation", runtime_estimator._IGNORE_OPS | {torch.ops.prim.device}
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch(f"{peaks}.get_device_tflops", return_value=100.0),
+        mock.patch(f"{peaks}.get_gpu_dram_gbps", return_value=1000.0),
+        mock.patch.object(runtime_estimator, "_IGNORE_OPS", ignored),
+        FakeTensorMode(),
+    ):
+        model = nn.Sequential(Block(), nn.Dropout(0.5), Block())
+        x = torch.randn(2, 6, 16)
+        estimator, checkpointing, modules = runtime_estimator.RuntimeEstimator(), SACEstimator(), ModTracker()
+        with estimator("operator-level-cost-model"):
+            model(x).sum().backward()
+        with checkpointing("operator-level-cost-model"):
+            model(x).sum()
+        seen: list[str] = []
+
+        def note(module: nn.Module, *_values: object) -> None:
+            seen.append(f"{modules.get_known_fqn(module)} {sorted(modules.parents)} {modules.is_bw}")
+
+        modules.register_user_hooks(note, note, note, note)
+        with modules:
+            model(x).sum().backward()
+    runtimes = {
+        name: {part: f"{ns:.6g}" for part, ns in parts.items()} for name, parts in estimator.mod_runtimes.items()
+    }
+    return [
+        f"{estimator.total_runtime:.6g} {runtimes}",
+        f"{estimator.mod_fw_pre_order} {estimator.mod_bw_pre_order}",
+        *(str(checkpointing.sac_mod_stats[name]) for name in checkpointing.sac_mod_stats),
+        *(str(checkpointing.sac_mod_greedy_order_meta[name]) for name in checkpointing.sac_mod_greedy_order_meta),
+        *seen,
+    ]
 
 
 @program
 def distributed_tensors_of_a_fake_process_group() -> list[str]:
     import torch.distributed as dist
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-    from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
-    try:
+    with fake_process_group(4):
         mesh = dist.init_device_mesh("cpu", (4,))
 
         def describe_distributed(x: DTensor) -> str:
@@ -633,10 +842,7 @@ def distributed_tensors_of_a_fake_process_group() -> list[str]:
             for value in (x @ y, (x @ y).sum(0), x.redistribute(mesh, [Replicate()]), x.sin() + 1, x.t()):
                 sections.append(describe_distributed(value))
         model = parallelize_module(mlp(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
-        sections += compiled(model, (torch.randn(4, 8),))
-        return sections
-    finally:
-        dist.destroy_process_group()
+        return sections + compiled(model, (torch.randn(4, 8),))
 
 
 @program
@@ -645,7 +851,8 @@ def inductor() -> list[str]:
     from torch._inductor.utils import run_and_get_code
 
     sections = []
-    with config.patch(force_disable_caches=True):
+    # Every graph is compiled, but the C++ compiler need not be run again for the same code.
+    with config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
         for dynamic in (False, True):
             torch._dynamo.reset()
             compiled_model = torch.compile(Block().eval(), dynamic=dynamic)

@@ -94,7 +94,7 @@ OTHER_JOBS = [
     if op.supports_dtype(dtype, "cpu") and dtype != usual_dtype(op)
 ]
 SYMBOLIC_JOBS = [SymbolicJob(job.op_name, job.dtype) for job in USUAL_JOBS] + [
-    SymbolicJob(job.op_name, job.dtype, most=4) for job in OTHER_JOBS
+    SymbolicJob(job.op_name, job.dtype, most=2) for job in OTHER_JOBS
 ]
 BACKWARD_JOBS = [
     Job(name, torch.float32, backward=True)

@@ -323,3 +323,19 @@ def test_attributes_of_a_mode_are_patched_for_a_while_as_torch_does(name: str, v
     with mock.patch.object(mode, name, value):
         assert getattr(mode, name) is value
     assert getattr(mode, name) is before
+
+
+def test_apply_is_refused_where_torchs_fake_tensor_takes_the_process_down(mode: FakeTensorMode) -> None:
+    with mode:
+        tensor = torch.ones(3, 4)
+    for context in (contextlib.nullcontext(), mode):
+        with context, pytest.raises(RuntimeError, match="apply_ is not supported for tensor subclasses"):
+            tensor.apply_(lambda value: value)
+    program = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+with FakeTensorMode():
+    torch.ones(3, 4).apply_(lambda value: value)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False)
+    assert done.returncode < 0

@@ -316,6 +316,14 @@ class FakeTensor(Tensor):
         """Find the device of an operator's results; see `devices.common_device`."""
         return devices.common_device(func, flat_args)
 
+    def apply_(self, callable: object) -> FakeTensor:
+        """Refuse, in the words with which torch refuses `map_`: torch would read elements that do not exist.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(".apply_ is not supported for tensor subclasses.")
+
     def get_nested_int(self, *, coeff: int | torch.SymInt = 1) -> torch.SymInt:
         """Return the symbol that names this tensor as the offsets of a jagged tensor.
 

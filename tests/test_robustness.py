@@ -151,6 +151,8 @@ def test_a_mode_of_a_user_outlasts_a_fake_mode_inside_it(mode: FakeTensorMode) -
 def test_a_signal_interrupts_a_loop_of_hits_and_the_mode_still_works() -> None:
     program = """
 import os, signal, threading, torch, fastfake
+# A process begun in the background ignores interrupts unless it says otherwise.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 mode = fastfake.FakeTensorMode()
 with mode:
     x = torch.empty(3)

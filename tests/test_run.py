@@ -114,7 +114,9 @@ def test_a_syntax_error_is_shown_as_by_python(script: Path) -> None:
 
 
 def test_an_interrupt_ends_the_program_as_it_ends_python(script: Path) -> None:
-    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    # Processes begun in the background ignore interrupts unless they say otherwise.
+    catch = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script.write_text(catch + "os.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
     # A shell reports this as 130.
     assert assert_same_as_python(["program.py"], script.parent).returncode == -signal.SIGINT
 

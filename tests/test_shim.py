@@ -6,9 +6,12 @@ import functools
 import os
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +23,7 @@ import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastfake
-from fastfake import _C, installation
+from fastfake import _C, installation, rebinding
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +129,29 @@ def test_installing_twice_is_installing_once() -> None:
     assert {key: value for key, value in bindings().items() if key in before} == before
     fastfake.uninstall()
     assert not fastfake.is_installed()
+
+
+def test_threads_that_make_their_first_modes_at_once_install_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = 4
+    together = threading.Barrier(threads)
+    exchanges = []
+    everywhere = rebinding.everywhere
+
+    def slowly(*arguments: Any) -> Any:
+        exchanges.append(threading.current_thread())
+        # Lets the other threads go on.
+        time.sleep(0.05)
+        return everywhere(*arguments)
+
+    def class_of_an_empty_tensor(_: int) -> type:
+        together.wait()
+        with fastfake.FakeTensorMode():
+            return type(torch.empty(2))
+
+    monkeypatch.setattr(rebinding, "everywhere", slowly)
+    with ThreadPoolExecutor(threads) as pool:
+        assert set(pool.map(class_of_an_empty_tensor, range(threads))) == {fastfake.FakeTensor}
+    assert len(exchanges) == 1
 
 
 def test_the_context_manager_leaves_an_earlier_installation_alone() -> None:

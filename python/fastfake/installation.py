@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -79,6 +80,9 @@ def _exchange() -> _Exchange:
 # What takes the changes of `install` back.
 _undos: list[rebinding.Undo] = []
 
+# Held while classes are exchanged: modes that threads make at the same time install together once.
+_exchanging = threading.RLock()
+
 
 def is_disabled() -> bool:
     """Whether the environment variable FASTFAKE_DISABLE, read at each call, asks to leave everything to torch."""
@@ -96,11 +100,16 @@ def install() -> None:
     Fake tensors that torch's own classes made before stay what they are, and torch no longer takes them for fake
     tensors; a warning tells how many there are. With FASTFAKE_DISABLE=1 in the environment nothing happens.
     """
-    if is_installed():
-        return
-    if is_disabled():
-        log.warning("FASTFAKE_DISABLE is set: torch's own fake tensors stay in place")
-        return
+    with _exchanging:
+        if is_installed():
+            return
+        if is_disabled():
+            log.warning("FASTFAKE_DISABLE is set: torch's own fake tensors stay in place")
+        else:
+            _put_ours_in_place()
+
+
+def _put_ours_in_place() -> None:
     exchange = _exchange()
     if exchange.unknown:
         log.warning("torch's fake tensor module has names unknown to fastfake: %s", ", ".join(exchange.unknown))
@@ -119,7 +128,7 @@ def install() -> None:
         warnings.warn(
             f"{living} fake tensors of torch's own class exist already; with fastfake installed, torch does not "
             "recognise them. Install fastfake before the first fake tensor is made.",
-            stacklevel=2,
+            stacklevel=3,  # whoever called `install`
         )
 
 
@@ -130,8 +139,12 @@ def uninstall() -> None:
     torch that were imported meanwhile get torch's classes. Other modules keep what they imported meanwhile:
     it cannot be told whether they asked torch for it or fastfake.
     """
-    if not is_installed():
-        return
+    with _exchanging:
+        if is_installed():
+            _put_torchs_back()
+
+
+def _put_torchs_back() -> None:
     _C.remove_interpreter_hook()
     _carry_settings(*reversed(_exchange().configs))
     # The latest first: a later change may have been made in the result of an earlier one.

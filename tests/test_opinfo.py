@@ -47,15 +47,21 @@ Recorded = list[tuple[Case, CallRecord]]
 
 
 @dataclass(frozen=True)
-class Job:
+class OperatorJob:
     """One operator's calls of one kind."""
 
     op_name: str
     dtype: torch.dtype
-    backward: bool = False
 
     def __str__(self) -> str:
         return f"{self.op_name}-{str(self.dtype).removeprefix('torch.')}"
+
+
+@dataclass(frozen=True)
+class Job(OperatorJob):
+    """Calls on tensors of static sizes, with a backward pass or without."""
+
+    backward: bool = False
 
     def cases(self) -> list[Case]:
         op = OPS[self.op_name]
@@ -68,16 +74,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class SymbolicJob:
-    """One operator's calls on tensors whose every dimension is symbolic."""
+class SymbolicJob(OperatorJob):
+    """Calls on tensors whose every dimension is symbolic."""
 
-    op_name: str
-    dtype: torch.dtype
     # Fewer samples, for dtypes after the first: symbols and dtypes have little to do with each other.
     most: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.op_name}-{str(self.dtype).removeprefix('torch.')}"
 
     def record(self) -> list[tuple[Case, list[SymbolicRecord]]]:
         cases = symbolic_cases(self.op_name, self.dtype, self.most)

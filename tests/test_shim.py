@@ -183,15 +183,6 @@ def test_dynamo_takes_the_tensors_of_either_side_for_tensors() -> None:
         assert torch_fake_tensor.FakeTensor in VariableBuilder._type_dispatch()
 
 
-def test_dynamo_compiles_the_functions_of_neither_side() -> None:
-    from torch._dynamo import trace_rules
-
-    fastfake.FakeTensorMode()
-    for name in (torch_fake_tensor.__name__, "fastfake.fake_mode", "fastfake.miss.pipeline"):
-        assert trace_rules.check_file(sys.modules[name].__file__).skipped, name
-    assert not trace_rules.check_file(__file__).skipped
-
-
 def test_the_first_mode_installs() -> None:
     assert not _C.interpreter_hook_installed()
     fastfake.FakeTensorMode()
@@ -199,18 +190,15 @@ def test_the_first_mode_installs() -> None:
 
 
 def test_modules_imported_later_see_our_classes() -> None:
-    program = """
+    run_program("""
 import fastfake, torch, sys
 fastfake.install()
 assert "torch.fx.passes.fake_tensor_prop" not in sys.modules
 from torch.fx.passes import fake_tensor_prop
 assert fake_tensor_prop.FakeTensorMode is fastfake.FakeTensorMode
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+""")
 
 
-@pytest.mark.filterwarnings("ignore:.*fake tensors of torch's own class")
 def test_torchs_own_mode_works_between_installations() -> None:
     for _ in range(2):
         with torch_fake_tensor.FakeTensorMode():
@@ -230,10 +218,8 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert (
-        done.stdout.strip() == f"fastfake {fastfake.__version__} is built for torch 2.13, but torch 2.14.0 is installed"
-    )
+    expected = f"fastfake {fastfake.__version__} is built for torch 2.13, but torch 2.14.0 is installed"
+    assert run_program(program).strip() == expected
 
 
 TYPES = (torch.Tensor, torch_fake_tensor.FakeTensor)

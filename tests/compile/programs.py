@@ -731,28 +731,32 @@ def fake_process_group(world_size: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def module_statistics(tracker: Any) -> list[str]:
-    return [f"{stats.mod_fqn} {stats.local_peak} {stats.snapshots}" for stats in tracker.memory_tracking.values()]
+def memory_of_two_steps(
+    tracker: Any, model: nn.Module, optimizer: torch.optim.Optimizer, next_input: Callable[[], torch.Tensor]
+) -> list[str]:
+    """What a memory tracker says of each module after each of two training steps, and of the peak in the end."""
+    sections = []
+    with tracker:
+        for _ in range(2):
+            tracker.reset_mod_stats()
+            model(next_input()).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            for stats in tracker.memory_tracking.values():
+                sections.append(f"{stats.mod_fqn} {stats.local_peak} {stats.snapshots}")
+    return [*sections, str(tracker.get_tracker_snapshot("peak"))]
 
 
 @program
 def memory_trackers() -> list[str]:
     from torch.distributed._tools.mem_tracker import MemTracker
 
-    sections = []
     with FakeTensorMode():
         model = nn.Sequential(Block(), Block())
         optimizer = torch.optim.Adam(model.parameters())
         tracker = MemTracker()
         tracker.track_external(model, optimizer)
-        with tracker:
-            for _ in range(2):
-                tracker.reset_mod_stats()
-                model(torch.randn(2, 6, 16)).sum().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                sections += module_statistics(tracker)
-        return [*sections, str(tracker.get_tracker_snapshot("peak"))]
+        return memory_of_two_steps(tracker, model, optimizer, lambda: torch.randn(2, 6, 16))
 
 
 @program
@@ -771,15 +775,7 @@ def memory_of_fully_sharded_models() -> list[str]:
             tracker = FSDPMemTracker(model, optimizer)
             x = torch.randn(2, 6, 16)
             tracker.track_inputs((x,))
-            sections = []
-            with tracker:
-                for _ in range(2):
-                    tracker.reset_mod_stats()
-                    model(x).sum().backward()
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    sections += module_statistics(tracker)
-            return [*sections, str(tracker.get_tracker_snapshot("peak"))]
+            return memory_of_two_steps(tracker, model, optimizer, lambda: x)
 
 
 @program

@@ -77,12 +77,12 @@ class Fastfake(FakeSide):
     name = "fastfake"
 
     def __init__(self) -> None:
-        with fastfake.installed():
+        with fastfake.install_temporarily():
             self.mode = fastfake.FakeTensorMode()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        with fastfake.installed(), self.mode:
+        with fastfake.install_temporarily(), self.mode:
             yield
 
 

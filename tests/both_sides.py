@@ -30,7 +30,7 @@ def on_torch(program: Callable[[Any], Any]) -> Any:
 
 def on_ours(program: Callable[[Any], Any]) -> Any:
     """Run ``program`` on our FakeTensor, under the same names."""
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         return outcome(program)
 
 

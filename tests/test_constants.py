@@ -210,7 +210,7 @@ def test_a_lift_of_a_fake_tensor_is_an_ordinary_call():
 
 
 def test_folding_leaves_the_cache_alone():
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         fastfake.FakeTensorMode.cache_clear()
         with fastfake.FakeTensorMode():
             values = [(torch.tensor(number) + 1).item() for number in range(3)]
@@ -255,7 +255,7 @@ def test_dead_constants_leave_the_mapping_when_it_is_cleaned():
 
 
 def test_only_small_dense_real_tensors_may_be_remembered():
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         mode = fastfake.FakeTensorMode()
         candidates = [
             torch.ones(()),

@@ -240,7 +240,7 @@ def test_a_configured_profile_goes_before_the_fake_implementation():
 
 
 def test_calls_of_custom_operators_are_not_cached():
-    with operator("(Tensor x) -> Tensor", fake=lambda x: x.new_empty(7)), fastfake.installed():
+    with operator("(Tensor x) -> Tensor", fake=lambda x: x.new_empty(7)), fastfake.install_temporarily():
         fastfake.FakeTensorMode.cache_clear()
         for _ in range(2):
             call((3,))(fastfake)

@@ -141,7 +141,7 @@ def test_a_memo_holds_until_the_tensor_is_written_to_or_the_epoch_advances(memo)
 
 
 def test_the_memo_is_the_same_symbolic_number_each_time():
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         mode = new_mode(fastfake)
         x = fake_ones(mode, 3)
         with mode:

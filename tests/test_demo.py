@@ -178,7 +178,7 @@ def test_an_inspection_records_every_gradient_as_a_fake_tensor(side: Side) -> No
 
 
 def test_torchs_side_runs_on_torchs_classes_even_where_fastfake_is_installed() -> None:
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         with TORCH.active():
             assert torch_fake_tensor.FakeTensorMode is TORCH.mode_class is not fastfake.FakeTensorMode
         assert torch_fake_tensor.FakeTensorMode is fastfake.FakeTensorMode

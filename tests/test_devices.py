@@ -271,7 +271,7 @@ def test_device_guards_and_queries_work_without_the_hardware(mode: Any) -> objec
 
 
 def test_the_mismatch_error_is_torchs_while_installed() -> None:
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         assert fake_tensor.FakeTensorDeviceMismatchError is fastfake.FakeTensorDeviceMismatchError
         assert issubclass(fastfake.FakeTensorDeviceMismatchError, RuntimeError)
 

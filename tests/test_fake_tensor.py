@@ -638,7 +638,7 @@ class TestDebugTrace:
         fastfake.uninstall()
         torch._subclasses.fake_tensor.FakeTensorConfig.debug = True
         try:
-            with fastfake.installed():
+            with fastfake.install_temporarily():
                 assert fastfake.FakeTensorConfig.debug is True
                 torch._subclasses.fake_tensor.FakeTensorConfig.debug = False
             assert torch._subclasses.fake_tensor.FakeTensorConfig.debug is False

@@ -141,7 +141,7 @@ def test_the_function_raises_the_given_error_where_it_cannot_tell():
     class MyError(RuntimeError):
         pass
 
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         mode = fastfake.FakeTensorMode()
         x = mode.from_tensor(torch.ones(3))
         leaves, spec = pytree.tree_flatten(((x,), {}))

@@ -181,7 +181,7 @@ def test_an_operator_without_rule_is_refused_with_torchs_error(unregistered):
 def test_an_operator_that_only_redirects_to_the_mode_is_refused(unregistered):
     from torch._higher_order_ops.utils import redirect_to_mode
 
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         redirect_to_mode(unregistered, torch._subclasses.fake_tensor.FakeTensorMode)
         mode = fastfake.FakeTensorMode()
         x = mode.from_tensor(torch.ones(3))
@@ -192,7 +192,7 @@ def test_an_operator_that_only_redirects_to_the_mode_is_refused(unregistered):
 def test_a_function_registered_while_installed_serves_both_sides(unregistered):
     from torch._higher_order_ops.utils import register_fake
 
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         register_fake(unregistered, lambda x: x.new_empty(5))
 
     def run(fakes):

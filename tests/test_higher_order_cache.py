@@ -28,7 +28,7 @@ def counted(run):
 
 @pytest.fixture
 def ours():
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         fastfake.FakeTensorMode.cache_clear()
         yield fastfake
 

@@ -103,7 +103,7 @@ def used_elsewhere_in_torch(names: set[str], pattern: str) -> set[str]:
 
 def test_every_public_class_and_function_that_torch_defines_is_ours_while_installed() -> None:
     defined = {n: kept for n, kept in defined_by_torch().items() if not n.startswith("_") and n not in SHARED_VALUES}
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         still_torchs = {name for name, kept in defined.items() if getattr(torch_fake_tensor, name) is kept.value}
     assert still_torchs == set()
 
@@ -125,7 +125,7 @@ def test_every_private_name_that_torch_imports_from_its_module_is_ours_while_ins
         if name in private
     }
     assert "_DispatchCacheKey" in imports, "the search found nothing"
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         still_torchs = {n for n in imports if getattr(torch_fake_tensor, n) is defined_by_torch()[n].value}
     assert still_torchs == set()
 
@@ -203,7 +203,7 @@ def test_an_exception_can_be_caught_as_torchs_can(name: str) -> None:
 
 
 def test_uninstalling_leaves_every_name_as_torch_defined_it() -> None:
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         pass
     with _torchs_own():
         changed = {n for n, kept in defined_by_torch().items() if getattr(torch_fake_tensor, n) is not kept.value}

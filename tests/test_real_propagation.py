@@ -88,7 +88,7 @@ def test_writing_to_a_fake_tensor_writes_to_its_real_tensor_once():
 
 
 def test_the_real_tensor_of_a_converted_tensor_is_a_copy():
-    with fastfake.installed(), functorch_config.patch(fake_tensor_propagate_real_tensors=True):
+    with fastfake.install_temporarily(), functorch_config.patch(fake_tensor_propagate_real_tensors=True):
         mode = fastfake.FakeTensorMode()
         x = torch.ones(3)
         fake = mode.from_tensor(x)
@@ -279,7 +279,7 @@ def _call_without_real_tensors(fakes):
 
 
 def test_the_cache_is_off_under_propagation():
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         assert not propagating(fastfake).cache_enabled
 
 

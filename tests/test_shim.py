@@ -97,7 +97,7 @@ def test_tuples_of_classes_that_modules_keep_are_exchanged_and_come_back() -> No
     import torch.fx.experimental.proxy_tensor as proxy_tensor
 
     handled, may_fall_back = proxy_tensor.HANDLED_TYPES, torch._dynamo.exc.exceptions_allowed_to_be_fallback
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         assert (torch.Tensor, torch.nn.Parameter, fastfake.FakeTensor) == proxy_tensor.HANDLED_TYPES
         ours = torch._dynamo.exc.exceptions_allowed_to_be_fallback
         assert len(ours) == len(may_fall_back) and fastfake.DataDependentOutputException in ours
@@ -155,11 +155,11 @@ def test_threads_that_make_their_first_modes_at_once_install_once(monkeypatch: p
 
 
 def test_the_context_manager_leaves_an_earlier_installation_alone() -> None:
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         assert fastfake.is_installed()
     assert not fastfake.is_installed()
     fastfake.install()
-    with pytest.raises(ValueError, match="on purpose"), fastfake.installed():
+    with pytest.raises(ValueError, match="on purpose"), fastfake.install_temporarily():
         raise ValueError("on purpose")
     assert fastfake.is_installed()
 
@@ -204,7 +204,7 @@ def test_torchs_own_mode_works_between_installations() -> None:
         with torch_fake_tensor.FakeTensorMode():
             theirs = torch.empty(3).sin()
         assert type(theirs).__module__ == "torch._subclasses.fake_tensor"
-        with fastfake.installed(), fastfake.FakeTensorMode():
+        with fastfake.install_temporarily(), fastfake.FakeTensorMode():
             ours = torch.empty(3).sin()
         assert type(ours) is fastfake.FakeTensor
 
@@ -371,7 +371,7 @@ def test_nothing_of_torch_refers_to_ours_after_compiling_and_uninstalling() -> N
 import gc, sys, torch, fastfake
 from types import ModuleType
 import torch._dynamo, torch.export, torch.fx.experimental.proxy_tensor as proxy_tensor
-with fastfake.installed():
+with fastfake.install_temporarily():
     compiled = torch.compile(lambda x: x.sin() + 1, backend="aot_eager")
     compiled(torch.ones(3, requires_grad=True)).sum().backward()
     assert fastfake.FakeTensorMode.cache_info().misses

@@ -2,7 +2,7 @@
 
 `FakeTensorMode` and its companions have the names, arguments, results and errors of
 ``torch._subclasses.fake_tensor``. The first use of a mode installs them in the place of torch's; `install`,
-`uninstall` and `installed` do so at a time of the user's choosing.
+`uninstall` and `install_temporarily` do so at a time of the user's choosing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .errors import (  # noqa: E402
 )
 from .fake_mode import FakeTensorMode  # noqa: E402
 from .fake_tensor import FakeTensor, FakeTensorConfig  # noqa: E402
-from .installation import install, installed, is_disabled, is_installed, uninstall  # noqa: E402
+from .installation import install, install_temporarily, is_disabled, is_installed, uninstall  # noqa: E402
 from .kernel_invocation import in_kernel_invocation_manager  # noqa: E402
 from .memo import SymNumberMemoDescriptor  # noqa: E402
 from .metadata import TensorMetadata, extract_tensor_metadata  # noqa: E402
@@ -74,7 +74,7 @@ __all__ = [
     "get_plain_tensors",
     "in_kernel_invocation_manager",
     "install",
-    "installed",
+    "install_temporarily",
     "is_fake",
     "is_installed",
     "maybe_get_fake_mode",

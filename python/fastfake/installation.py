@@ -27,7 +27,7 @@ from torch._ops import OperatorBase
 from . import _C, rebinding
 from .fake_tensor import FakeTensor
 
-__all__ = ["ensure_installed", "install", "installed", "is_disabled", "is_installed", "uninstall"]
+__all__ = ["ensure_installed", "install", "install_temporarily", "is_disabled", "is_installed", "uninstall"]
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -159,7 +159,7 @@ def _put_torchs_back() -> None:
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
+def install_temporarily() -> Iterator[None]:
     """Install for a while. Restores what was before: nested uses do not uninstall early."""
     before = is_installed()
     install()

@@ -46,7 +46,7 @@ def switching(names: list[str]) -> dict[str, str]:
     # Has imported FakeTensorMode from torch's module.
     from . import programs  # noqa: F401
 
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         found = texts(names, of_fastfake=True)
     afterwards = texts(names, of_fastfake=False)
     return found | {f"{name} after uninstalling": text for name, text in afterwards.items()}

@@ -32,7 +32,7 @@ def torchs_own() -> Iterator[None]:
 @contextmanager
 def ours() -> Iterator[None]:
     """Our classes in the place of torch's."""
-    with fastfake.installed():
+    with fastfake.install_temporarily():
         assert fake_tensor.FakeTensorMode is fastfake.FakeTensorMode
         assert fake_tensor.FakeTensor is fastfake.FakeTensor
         yield

@@ -208,3 +208,9 @@ def test_uninstalling_leaves_every_name_as_torch_defined_it() -> None:
     with _torchs_own():
         changed = {n for n, kept in defined_by_torch().items() if getattr(torch_fake_tensor, n) is not kept.value}
     assert changed - {"RECURSION_COUNT"} == set()
+
+
+def test_listing_the_package_shows_what_is_for_users_and_no_internal_module() -> None:
+    shown = {name for name in dir(fastfake) if not name.startswith("__")}
+    assert shown == set(fastfake.__all__)
+    assert "__version__" in dir(fastfake)

@@ -82,6 +82,12 @@ __all__ = [
     "unset_fake_temporarily",
 ]
 
+
+def __dir__() -> list[str]:
+    """List what is for users; modules of the package are attributes too, once they are imported."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+
+
 if is_disabled():
     # A program that names fastfake's classes runs on torch's own then, so that the two can be compared.
     import torch._subclasses.fake_tensor as _torch_fake_tensor

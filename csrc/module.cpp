@@ -1,15 +1,13 @@
 // The Python module fastfake._C: bindings only.
-#include "cache_inspection.h"
-#include "common_device.h"
-#include "device_guards.h"
-#include "dispatch_cache.h"
-#include "fake_kernel.h"
-#include "fake_mode.h"
-#include "fake_tensor.h"
-#include "interpreter_hook.h"
-#include "kernel_invocation.h"
-#include "operator_facts.h"
-#include "settings.h"
+#include "cache/cache_inspection.h"
+#include "dispatch/common_device.h"
+#include "dispatch/device_guards.h"
+#include "dispatch/interpreter_hook.h"
+#include "dispatch/kernel_invocation.h"
+#include "objects/fake_tensor.h"
+#include "objects/native_mode.h"
+#include "objects/new_fake_tensor.h"
+#include "process_state.h"
 
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
@@ -36,11 +34,11 @@ class KernelInvocationContext {
 void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare) {
   register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
   register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
-  set_crosscheck(compare.ptr());
+  Py_XSETREF(process().crosscheck, Py_NewRef(compare.ptr()));
 }
 
 py::tuple cache_statistics() {
-  const auto& cache = DispatchCache::instance();
+  const auto& cache = process().cache;
   py::dict bypasses;
   for (const auto& [reason, count] : cache.statistics.bypasses) bypasses[py::cast(reason)] = count;
   return py::make_tuple(cache.statistics.hits, cache.statistics.misses, bypasses, cache.size());
@@ -79,33 +77,31 @@ PYBIND11_MODULE(_C, module) {
       .def("__exit__", &KernelInvocationContext::exit);
 
   module.def("device_object", wrap_pybind_function([](c10::Device device) {
-               return py::reinterpret_borrow<py::object>(device_object(device));
+               return py::reinterpret_borrow<py::object>(process().devices.object(device));
              }),
              py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
 
   module.def("cache_statistics", wrap_pybind_function(cache_statistics));
-  module.def("cache_clear", wrap_pybind_function([] { DispatchCache::instance().clear(); }));
+  module.def("cache_clear", wrap_pybind_function([] { process().cache.clear(); }));
   module.def("cache_key", wrap_pybind_function(cache_key), py::arg("mode"), py::arg("name"),
              py::arg("overload"), py::arg("args"), py::arg("kwargs"));
   module.def("cache_keys", wrap_pybind_function(cache_keys));
   module.def("cache_entry", wrap_pybind_function(cache_entry), py::arg("words"));
-  module.def("cache_erase", wrap_pybind_function([](const std::vector<uint64_t>& words) {
-               DispatchCache::instance().erase(words);
-             }),
+  module.def("cache_erase",
+             wrap_pybind_function([](const std::vector<uint64_t>& words) { process().cache.erase(words); }),
              py::arg("words"));
-  module.def("cache_bytes", wrap_pybind_function([] { return DispatchCache::instance().bytes(); }));
-  module.def("cache_limit", wrap_pybind_function([] { return DispatchCache::instance().limit(); }));
-  module.def("set_cache_limit",
-             wrap_pybind_function([](size_t bytes) { DispatchCache::instance().set_limit(bytes); }),
+  module.def("cache_bytes", wrap_pybind_function([] { return process().cache.bytes(); }));
+  module.def("cache_limit", wrap_pybind_function([] { return process().cache.limit(); }));
+  module.def("set_cache_limit", wrap_pybind_function([](size_t bytes) { process().cache.set_limit(bytes); }),
              py::arg("bytes"));
 
-  module.def("watch_settings",
-             wrap_pybind_function([](const py::tuple& variables) { watch_settings(variables.ptr()); }),
+  module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
+               process().python_settings.watch(variables.ptr());
+             }),
              py::arg("context_variables"));
 
-  watch_operator_deregistration();
   provide_missing_device_guards();
 }
 

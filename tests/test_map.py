@@ -17,7 +17,7 @@ from fastfake import namespace
 ROOT = pathlib.Path(__file__).parent.parent
 ROWS = [line.split("|")[1:3] for line in (ROOT / "docs/map.md").read_text().splitlines() if line.startswith("| ")]
 PYTHON_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(fastfake[\w.]*)`", places)})
-NATIVE_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(csrc/[\w.]+)` ([\w:]+)", places)})
+NATIVE_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(csrc/[\w./]+)` ([\w:]+)", places)})
 
 
 def defined_names() -> set[str]:

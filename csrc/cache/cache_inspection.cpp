@@ -1,0 +1,94 @@
+#include "cache/cache_inspection.h"
+
+#include "objects/native_mode.h"
+#include "process_state.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/DynamicTypes.h>
+#include <torch/csrc/jit/python/pybind_utils.h>
+
+#include <utility>
+#include <variant>
+
+namespace fastfake {
+
+namespace {
+
+// The arguments of a call as the dispatcher would have them.
+std::vector<c10::IValue> boxed(const c10::FunctionSchema& schema, const py::sequence& args,
+                               const py::dict& kwargs) {
+  std::vector<c10::IValue> values;
+  values.reserve(schema.arguments().size());
+  for (const auto& argument : schema.arguments()) {
+    const size_t position = values.size();
+    py::object given;
+    if (position < args.size()) {
+      given = args[position];
+    } else if (kwargs.contains(argument.name())) {
+      given = kwargs[py::str(argument.name())];
+    }
+    values.push_back(given ? torch::jit::toIValue(given, argument.real_type(), argument.N())
+                           : argument.default_value().value_or(c10::IValue()));
+  }
+  return values;
+}
+
+py::object owned(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
+
+py::tuple describe(const NewTensor& tensor) {
+  auto& prototype = *tensor.prototype;
+  const auto keys = prototype.key_set();
+  py::object source_argument = py::none();
+  if (tensor.source == StorageSource::Argument) source_argument = py::int_(tensor.source_index);
+  const auto dtype = c10::typeMetaToScalarType(prototype.dtype());
+  return py::make_tuple("tensor", owned(reinterpret_cast<PyObject*>(torch::getTHPDtype(dtype))),
+                        py::tuple(py::cast(prototype.sizes().vec())),
+                        py::tuple(py::cast(prototype.strides().vec())), prototype.storage_offset(),
+                        owned(tensor.device), tensor.storage_bytes, keys.has(c10::DispatchKey::Conjugate),
+                        keys.has(c10::DispatchKey::Negative), prototype.is_inference(), source_argument);
+}
+
+struct Describe {
+  py::tuple operator()(const SameAsArgument& same) const { return py::make_tuple("argument", same.index); }
+  py::tuple operator()(const SameAsResult& same) const { return py::make_tuple("result", same.index); }
+  py::tuple operator()(const Constant& constant) const {
+    return py::make_tuple("constant", torch::jit::toPyObject(constant.value));
+  }
+  py::tuple operator()(const NewTensor& tensor) const { return describe(tensor); }
+  py::tuple operator()(const ListOf& list) const { return py::make_tuple("list", list.length); }
+};
+
+}  // namespace
+
+py::object cache_key(const py::handle& mode, const std::string& name, const std::string& overload,
+                     const py::sequence& args, const py::dict& kwargs) {
+  const ModeState* state = native_mode(mode.ptr());
+  TORCH_CHECK_TYPE(state != nullptr, "expected a FakeTensorMode");
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+  const auto& facts = process().operators.facts(op);
+  if (facts.bypass != nullptr) return py::str(facts.bypass);
+  const auto arguments = boxed(op.schema(), args, kwargs);
+  CallKey key;
+  if (const Bypass bypass = key.build(facts, *state, arguments)) return py::str(bypass);
+  return py::cast(key.words().vec());
+}
+
+py::list cache_keys() {
+  py::list keys;
+  for (const auto* entry : process().cache.entries()) {
+    const auto& name = process().operators.name(entry->words.front());
+    keys.append(py::make_tuple(name.name, name.overload_name, entry->words));
+  }
+  return keys;
+}
+
+py::object cache_entry(const std::vector<uint64_t>& words) {
+  const CacheEntry* entry = process().cache.peek(words);
+  if (entry == nullptr) return py::none();
+  if (entry->bypass != nullptr) return py::str(entry->bypass);
+  py::list steps;
+  for (const auto& step : entry->recipe.steps()) steps.append(std::visit(Describe(), step));
+  return steps;
+}
+
+}  // namespace fastfake

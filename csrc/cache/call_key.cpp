@@ -1,0 +1,179 @@
+#include "cache/call_key.h"
+
+#include "cache/settings.h"
+#include "objects/fake_tensor.h"
+
+#include <ATen/core/Generator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <array>
+#include <cstring>
+
+namespace fastfake {
+
+namespace {
+
+// Which device a device without an index means now: the number of the current one, plus one.
+uint64_t current_device_number(c10::Device device) {
+  if (device.has_index() || device.is_cpu() || device.is_meta() ||
+      !c10::impl::hasDeviceGuardImpl(device.type())) {
+    return 0;
+  }
+  return static_cast<uint64_t>(c10::impl::getDeviceGuardImpl(device.type())->getDevice().index() + 1);
+}
+
+constexpr c10::DispatchKeySet kinds_that_are_not_dense({
+    c10::DispatchKey::Sparse,
+    c10::DispatchKey::SparseCsr,
+    c10::DispatchKey::NestedTensor,
+    c10::DispatchKey::Quantized,
+    c10::DispatchKey::MkldnnCPU,
+});
+
+Bypass layout_bypass(const c10::TensorImpl& impl) {
+  switch (impl.layout()) {
+    case c10::kSparse:
+      return "torch.sparse_coo tensor";
+    case c10::kSparseCsr:
+      return "torch.sparse_csr tensor";
+    case c10::kSparseCsc:
+      return "torch.sparse_csc tensor";
+    case c10::kSparseBsr:
+      return "torch.sparse_bsr tensor";
+    case c10::kSparseBsc:
+      return "torch.sparse_bsc tensor";
+    default:
+      return "tensor kind";
+  }
+}
+
+}  // namespace
+
+Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
+  mode_ = &mode;
+  is_index_ = op.is_index;
+  words_.add(op.id);
+  words_.add(thread_settings());
+  words_.add(mode.key_bits());
+  if (op.reads_attention_settings) words_.add(attention_settings());
+  words_.add(process().python_settings.number());
+  for (const auto& argument : arguments) {
+    if (Bypass bypass = add(argument)) return bypass;
+  }
+  hash_ = hash_words(words());
+  return nullptr;
+}
+
+Bypass CallKey::add(const c10::IValue& argument) {
+  if (argument.isTensor()) return add_tensor(argument.unsafeToTensorImpl());
+  if (argument.isNone()) {
+    words_.add(Tag::None);
+  } else if (argument.isInt()) {
+    words_.add(Tag::Int);
+    words_.add_integer(argument.toInt());
+  } else if (argument.isBool()) {
+    words_.add(Tag::Bool, argument.toBool() ? 1 : 0);
+  } else if (argument.isDouble()) {
+    words_.add(Tag::Double);
+    words_.add_double(argument.toDouble());
+  } else if (argument.isList()) {
+    return add_list(argument);
+  } else if (argument.isDevice()) {
+    const auto device = argument.toDevice();
+    words_.add(Tag::Device, device_bits(device) | current_device_number(device) << 16);
+  } else if (argument.isString()) {
+    words_.add_text(argument.toStringView());
+  } else if (argument.isComplexDouble()) {
+    const auto value = argument.toComplexDouble();
+    words_.add(Tag::ComplexDouble);
+    words_.add_double(value.real());
+    words_.add_double(value.imag());
+  } else if (argument.isGenerator()) {
+    // Metadata does not depend on a generator's state, only on there being one and on its device.
+    const auto& generator = argument.toGenerator();
+    words_.add(Tag::Generator, generator.defined() ? device_bits(generator.device()) + 1 : 0);
+  } else if (argument.isSymInt() || argument.isSymFloat() || argument.isSymBool()) {
+    return "symbolic shape";
+  } else {
+    return "argument kind";
+  }
+  return nullptr;
+}
+
+Bypass CallKey::add_list(const c10::IValue& list) {
+  const auto elements = list.toListRef();
+  words_.add(Tag::List, elements.size());
+  for (const auto& element : elements) {
+    if (Bypass bypass = add(element)) return bypass;
+  }
+  return nullptr;
+}
+
+Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
+  if (impl == c10::UndefinedTensorImpl::singleton()) {
+    words_.add(Tag::UndefinedTensor);
+    return nullptr;
+  }
+  const auto fake = FakeTensorView::of(impl);
+  if (!fake) {
+    return impl->is_wrapped_number() ? add_wrapped_number(impl) : "non-fake tensor";
+  }
+  if (fake.mode() != reinterpret_cast<const PyObject*>(mode_)) return "not our fake";
+  if (fake.has_constant()) return "constant attribute";
+  return add_fake_tensor(impl);
+}
+
+Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
+  const auto dtype = c10::typeMetaToScalarType(impl->dtype());
+  if (is_index_ && tensors_.size() > 0 &&
+      (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
+    return "dynamic output shape";
+  }
+  if (const auto number = tensors_.find(impl)) {
+    words_.add(Tag::RepeatedTensor, *number);
+    return nullptr;
+  }
+  const auto keys = impl->key_set();
+  if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return "symbolic shape";
+  if (C10_UNLIKELY(keys.has_any(kinds_that_are_not_dense) || !impl->has_storage()))
+    return layout_bypass(*impl);
+  const auto storage_bytes = impl->storage().sym_nbytes();
+  if (C10_UNLIKELY(storage_bytes.is_heap_allocated())) return "symbolic shape";
+
+  const auto device = FakeTensorView::of(impl).device();
+  const auto sizes = impl->sizes();
+  words_.add(Tag::FakeTensor, static_cast<uint64_t>(dtype) |
+                                  static_cast<uint64_t>(impl->requires_grad()) << 8 |
+                                  static_cast<uint64_t>(impl->is_wrapped_number()) << 9 |
+                                  device_bits(device) << 16 | sizes.size() << 32);
+  words_.add(keys.raw_repr());
+  words_.add(storage_number(impl));
+  words_.add_integer(storage_bytes.as_int_unchecked());
+  words_.add_integer(impl->storage_offset());
+  for (const auto size : sizes) words_.add_integer(size);
+  for (const auto stride : impl->strides()) words_.add_integer(stride);
+  tensors_.add(impl);
+  return nullptr;
+}
+
+uint64_t CallKey::storage_number(const c10::TensorImpl* impl) {
+  auto* storage = impl->storage().unsafeGetStorageImpl();
+  if (const auto number = storages_.find(storage)) return *number;
+  storages_.add(storage);
+  return storages_.size() - 1;
+}
+
+// A Python number among the arguments: a real zero-dimensional tensor that torch made for it.
+Bypass CallKey::add_wrapped_number(const c10::TensorImpl* impl) {
+  const auto dtype = c10::typeMetaToScalarType(impl->dtype());
+  const size_t bytes = impl->dtype().itemsize();
+  if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return "non-fake tensor";
+  std::array<uint64_t, 2> value{};
+  std::memcpy(value.data(), impl->data(), bytes);
+  words_.add(Tag::WrappedNumber, static_cast<uint64_t>(dtype));
+  words_.add(value[0]);
+  words_.add(value[1]);
+  return nullptr;
+}
+
+}  // namespace fastfake

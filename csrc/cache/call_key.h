@@ -1,0 +1,55 @@
+// The key of one operator call: everything that its result depends on, as a flat array of words.
+//
+// Two calls with equal words have equal results. The words name the operator, the state of the thread
+// and of the mode, and each argument with its type; of a tensor its metadata, and also which earlier
+// argument is the same tensor or shares its storage.
+#pragma once
+
+#include "cache/first_seen.h"
+#include "cache/operator_facts.h"
+#include "cache/words.h"
+#include "objects/mode_state.h"
+
+#include <ATen/core/ivalue.h>
+#include <c10/core/StorageImpl.h>
+#include <c10/core/TensorImpl.h>
+#include <c10/util/ArrayRef.h>
+
+#include <cstdint>
+
+namespace fastfake {
+
+// Why a call is not cached; null when it is.
+using Bypass = const char*;
+
+class CallKey {
+ public:
+  // Reads the arguments of a call under `mode`. Returns why the call cannot be cached, or null; only in
+  // the latter case is the key complete. Needs the GIL.
+  Bypass build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments);
+
+  c10::ArrayRef<uint64_t> words() const { return words_.all(); }
+  uint64_t hash() const { return hash_; }
+  // The distinct fake tensors among the arguments, those inside lists too, and their distinct storages, in
+  // the order of the arguments. Both are alive while the arguments are.
+  const FirstSeen<c10::TensorImpl>& tensors() const { return tensors_; }
+  const FirstSeen<c10::StorageImpl>& storages() const { return storages_; }
+
+ private:
+  Bypass add(const c10::IValue& argument);
+  Bypass add_tensor(c10::TensorImpl* impl);
+  Bypass add_fake_tensor(c10::TensorImpl* impl);
+  Bypass add_list(const c10::IValue& list);
+  Bypass add_wrapped_number(const c10::TensorImpl* impl);
+  // The number of the storage of `impl` among the storages of the arguments.
+  uint64_t storage_number(const c10::TensorImpl* impl);
+
+  Words words_;
+  FirstSeen<c10::TensorImpl> tensors_;
+  FirstSeen<c10::StorageImpl> storages_;
+  const ModeState* mode_ = nullptr;
+  bool is_index_ = false;
+  uint64_t hash_ = 0;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,75 @@
+#include "cache/dispatch_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace fastfake {
+
+c10::intrusive_ptr<CacheEntry> DispatchCache::find(const CallKey& key) {
+  const auto found = table_.find(WordsView{key.words(), key.hash()});
+  if (found == table_.end()) return {};
+  found->second->hit_since_sweep = true;
+  return found->second;
+}
+
+void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
+  if (table_.find(WordsView{key.words(), key.hash()}) != table_.end()) return;
+  auto entry = c10::make_intrusive<CacheEntry>();
+  entry->words = key.words().vec();
+  entry->hash = key.hash();
+  entry->bypass = bypass;
+  entry->recipe = std::move(recipe);
+  bytes_ += entry->bytes();
+  clock_.push_back(entry.get());
+  const WordsView owned{entry->words, entry->hash};
+  table_.emplace(owned, std::move(entry));
+  if (bytes_ > limit_) sweep();
+}
+
+const CacheEntry* DispatchCache::peek(c10::ArrayRef<uint64_t> words) const {
+  const auto found = table_.find(WordsView{words, hash_words(words)});
+  return found == table_.end() ? nullptr : found->second.get();
+}
+
+void DispatchCache::erase(c10::ArrayRef<uint64_t> words) {
+  const auto found = std::ranges::find(clock_, peek(words));
+  if (found != clock_.end()) erase_at(static_cast<size_t>(found - clock_.begin()));
+}
+
+void DispatchCache::clear() {
+  // The entries die after the members are consistent again: a destructor may run Python code.
+  auto entries = std::exchange(table_, {});
+  clock_.clear();
+  hand_ = 0;
+  bytes_ = 0;
+  statistics = {};
+}
+
+void DispatchCache::set_limit(size_t bytes) {
+  limit_ = bytes;
+  if (bytes_ > limit_) sweep();
+}
+
+void DispatchCache::erase_at(size_t position_in_clock) {
+  const CacheEntry* entry = clock_[position_in_clock];
+  bytes_ -= entry->bytes();
+  clock_[position_in_clock] = clock_.back();
+  clock_.pop_back();
+  table_.erase(WordsView{entry->words, entry->hash});
+}
+
+void DispatchCache::sweep() {
+  // An eighth below the limit, so that the next insertion does not sweep again.
+  const size_t target = limit_ - limit_ / 8;
+  while (bytes_ > target && !clock_.empty()) {
+    if (hand_ >= clock_.size()) hand_ = 0;
+    CacheEntry* candidate = clock_[hand_];
+    if (std::exchange(candidate->hit_since_sweep, false)) {
+      ++hand_;
+      continue;
+    }
+    erase_at(hand_);
+  }
+}
+
+}  // namespace fastfake

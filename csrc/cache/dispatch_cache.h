@@ -1,0 +1,81 @@
+// The dispatch cache: from the key of a call to the recipe of its results, or to why there is none.
+//
+// One table for the process, as in torch; the GIL guards it. Entries hold words, prototypes without
+// storage and interned devices: never a model, a mode or a ShapeEnv. Its memory is bounded: when the
+// entries exceed the limit, those not hit since the last sweep go first (second chance).
+#pragma once
+
+#include "cache/call_key.h"
+#include "cache/recipe.h"
+
+#include <c10/util/flat_hash_map.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <cstdint>
+#include <map>
+#include <string_view>
+#include <vector>
+
+namespace fastfake {
+
+struct CacheEntry final : c10::intrusive_ptr_target {
+  std::vector<uint64_t> words;
+  uint64_t hash = 0;
+  Bypass bypass = nullptr;  // null: `recipe` makes the results
+  Recipe recipe;
+  bool hit_since_sweep = false;
+
+  size_t bytes() const { return sizeof(CacheEntry) + words.capacity() * sizeof(uint64_t) + recipe.bytes(); }
+};
+
+struct CacheStatistics {
+  int64_t hits = 0;
+  int64_t misses = 0;
+  std::map<std::string_view, int64_t> bypasses;
+};
+
+class DispatchCache {
+ public:
+  // The entry for `key`, or null. The caller's reference keeps the entry whole if Python code that runs
+  // meanwhile clears the cache.
+  c10::intrusive_ptr<CacheEntry> find(const CallKey& key);
+  void insert(const CallKey& key, Recipe recipe, Bypass bypass);
+  // The entry with these words, or null, for those who only look: it does not count as a hit.
+  const CacheEntry* peek(c10::ArrayRef<uint64_t> words) const;
+  // Drops the entry with these words, if there is one.
+  void erase(c10::ArrayRef<uint64_t> words);
+  void clear();
+
+  // All entries, in no order that means anything. Valid until the cache changes.
+  c10::ArrayRef<CacheEntry*> entries() const { return clock_; }
+
+  size_t size() const { return table_.size(); }
+  size_t bytes() const { return bytes_; }
+  size_t limit() const { return limit_; }
+  // Sets the most bytes that entries may hold together; drops entries at once if there are more.
+  void set_limit(size_t bytes);
+
+  CacheStatistics statistics;
+
+ private:
+  // Looks at words owned by a caller or by an entry.
+  struct WordsView {
+    c10::ArrayRef<uint64_t> words;
+    uint64_t hash;
+    bool operator==(const WordsView& other) const { return hash == other.hash && words == other.words; }
+  };
+  struct HashOfWords {
+    size_t operator()(const WordsView& view) const { return view.hash; }
+  };
+
+  void erase_at(size_t position_in_clock);
+  void sweep();
+
+  ska::flat_hash_map<WordsView, c10::intrusive_ptr<CacheEntry>, HashOfWords> table_;
+  std::vector<CacheEntry*> clock_;  // all entries of the table, in the order in which sweeps look at them
+  size_t hand_ = 0;
+  size_t bytes_ = 0;
+  size_t limit_ = size_t{256} << 20;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,106 @@
+#include "cache/operator_facts.h"
+
+#include <ATen/core/enum_tag.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+namespace fastfake {
+
+namespace {
+
+// Operators whose calls torch serves without dispatching: they ask about the tensor object itself.
+constexpr std::array<std::string_view, 7> attribute_queries = {
+    "prim::device",       "aten::size",      "aten::stride",     "aten::storage_offset",
+    "aten::is_coalesced", "aten::dense_dim", "aten::sparse_dim",
+};
+
+// Operators about autograd's record of a tensor, which is no part of a key, and operators that are called for
+// what they do and not for a result. Some get this far only where autograd is off.
+constexpr std::array<std::string_view, 16> outside_of_the_key = {
+    "aten::_version",
+    "aten::is_leaf",
+    "aten::output_nr",
+    "aten::retains_grad",
+    "aten::retain_grad",
+    "aten::data",
+    "aten::set_data",
+    "aten::requires_grad_",
+    "aten::_backward",
+    "aten::_make_dual",
+    "aten::_unpack_dual",
+    "aten::_print",
+    "aten::_cufft_set_plan_cache_max_size",
+    "aten::_cufft_clear_plan_cache",
+    "aten::_cufft_get_plan_cache_max_size",
+    "aten::_cufft_get_plan_cache_size",
+};
+
+bool is_builtin(std::string_view name) {
+  const auto space = name.substr(0, name.find(':'));
+  return space == "aten" || space == "prim" || space == "prims";
+}
+
+const char* bypass_reason(const c10::OperatorHandle& op) {
+  const std::string_view name = op.operator_name().name;
+  if (std::ranges::find(attribute_queries, name) != attribute_queries.end()) return "attribute query";
+  if (std::ranges::find(outside_of_the_key, name) != outside_of_the_key.end())
+    return "state outside of the key";
+  if (op.hasTag(at::Tag::data_dependent_output)) return "data dependent output";
+  const bool is_index = name == "aten::index" && op.operator_name().overload_name == "Tensor";
+  if (op.hasTag(at::Tag::dynamic_output_shape) && !is_index) return "dynamic output shape";
+  if (op.hasTag(at::Tag::inplace_view)) return "inplace view";
+  // lift_fresh and lift_fresh_copy turn a tensor that torch.tensor() just made into a constant.
+  if (name == "aten::lift_fresh" || name == "aten::lift_fresh_copy") return "lift";
+  if (!is_builtin(name)) return "non-builtin";
+  return nullptr;
+}
+
+}  // namespace
+
+class OperatorTable::Listener final : public c10::OpRegistrationListener {
+ public:
+  explicit Listener(std::shared_ptr<Deregistered> deregistered) : deregistered_(std::move(deregistered)) {}
+
+  void onOperatorRegistered(const c10::OperatorHandle& /*op*/) override {}
+  void onOperatorDeregistered(const c10::OperatorHandle& op) override {
+    const std::lock_guard lock(deregistered_->mutex);
+    deregistered_->ids.push_back(id_of(op));
+    deregistered_->any.store(true, std::memory_order_release);
+  }
+
+ private:
+  std::shared_ptr<Deregistered> deregistered_;
+};
+
+OperatorTable::OperatorTable()
+    : listening_(
+          c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Listener>(deregistered_))) {}
+
+void OperatorTable::forget_deregistered() {
+  const std::lock_guard lock(deregistered_->mutex);
+  for (const auto id : deregistered_->ids) facts_.erase(id);
+  deregistered_->ids.clear();
+  deregistered_->any.store(false, std::memory_order_release);
+}
+
+const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
+  const auto& schema = op.schema();
+  auto facts = std::make_unique<OperatorFacts>();
+  names_.push_back(op.operator_name());
+  facts->id = names_.size();
+  facts->arguments = static_cast<uint32_t>(schema.arguments().size());
+  facts->results = static_cast<uint32_t>(schema.returns().size());
+  facts->bypass = bypass_reason(op);
+  const std::string_view name = op.operator_name().name;
+  facts->reads_attention_settings = name.find("scaled_dot_product") != std::string_view::npos ||
+                                    name.find("_fused_sdp_choice") != std::string_view::npos ||
+                                    name.find("multi_head_attention") != std::string_view::npos ||
+                                    name.find("transformer_encoder_layer") != std::string_view::npos;
+  facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
+  return *facts_.emplace(id_of(op), std::move(facts)).first->second;
+}
+
+}  // namespace fastfake

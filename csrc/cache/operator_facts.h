@@ -1,0 +1,68 @@
+// What never changes of an operator, computed at its first call.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/util/flat_hash_map.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace fastfake {
+
+struct OperatorFacts {
+  // Names the operator in cache keys. Unlike an address it is never given to another operator.
+  uint64_t id = 0;
+  uint32_t arguments = 0;
+  uint32_t results = 0;
+  // Why no call of this operator is ever cached; null when calls may be.
+  const char* bypass = nullptr;
+  // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
+  bool is_index = false;
+  // The operator chooses between attention backends, which users switch on and off.
+  bool reads_attention_settings = false;
+};
+
+// The facts of all operators called so far. The GIL guards it.
+class OperatorTable {
+ public:
+  OperatorTable();
+
+  // The facts of `op`. The reference stays valid while the operator is registered.
+  const OperatorFacts& facts(const c10::OperatorHandle& op) {
+    if (C10_UNLIKELY(deregistered_->any.load(std::memory_order_acquire))) forget_deregistered();
+    const auto found = facts_.find(id_of(op));
+    return C10_LIKELY(found != facts_.end()) ? *found->second : decide(op);
+  }
+
+  // The name of the operator whose facts have this id, registered still or not.
+  const c10::OperatorName& name(uint64_t id) const { return names_.at(id - 1); }
+
+ private:
+  using OperatorId = const void*;
+
+  // The operators that went away, whose addresses may be given to others. The dispatcher reports them under
+  // its own lock and from any thread, so the table, which belongs to the holder of the GIL, cannot be changed
+  // then; they wait here.
+  struct Deregistered {
+    std::atomic<bool> any{false};
+    std::mutex mutex;
+    std::vector<OperatorId> ids;
+  };
+  class Listener;
+
+  // The operator's name lives inside the dispatcher's record of it, which does not move.
+  static OperatorId id_of(const c10::OperatorHandle& op) { return &op.operator_name(); }
+
+  const OperatorFacts& decide(const c10::OperatorHandle& op);
+  void forget_deregistered();
+
+  ska::flat_hash_map<OperatorId, std::unique_ptr<const OperatorFacts>> facts_;
+  std::vector<c10::OperatorName> names_;  // by id less one
+  std::shared_ptr<Deregistered> deregistered_ = std::make_shared<Deregistered>();
+  c10::RegistrationHandleRAII listening_;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,203 @@
+#include "cache/recipe.h"
+
+#include "objects/fake_tensor.h"
+#include "objects/new_fake_tensor.h"
+
+#include <ATen/core/List.h>
+#include <c10/core/StorageImpl.h>
+
+#include <typeinfo>
+
+namespace fastfake {
+
+namespace {
+
+// The storage of all prototypes: a TensorImpl cannot be copied together with its keys without one.
+const c10::Storage& prototype_storage() {
+  static const auto* storage = new c10::Storage(fresh_storage(0, /*unsafe_data_ptr=*/false));
+  return *storage;
+}
+
+bool is_constant_kind(const c10::IValue& value) {
+  return value.isNone() || value.isInt() || value.isBool() || value.isDouble() || value.isComplexDouble() ||
+         value.isString() || value.isDevice();
+}
+
+}  // namespace
+
+class Recipe::Recorder {
+ public:
+  Recorder(const CallKey& key, const ModeState& mode, std::vector<Step>& steps)
+      : key_(key), mode_(mode), steps_(steps) {}
+
+  Bypass add(const c10::IValue& value) {
+    if (value.isTensor()) return add_tensor(value);
+    if (value.isList()) {
+      const auto elements = value.toListRef();
+      steps_.emplace_back(ListOf{static_cast<uint32_t>(elements.size()), value.toList().elementType()});
+      for (const auto& element : elements) {
+        if (Bypass bypass = add(element)) return bypass;
+      }
+      return nullptr;
+    }
+    if (!is_constant_kind(value)) return value.isSymInt() ? "symbolic output" : "non-FakeTensor output";
+    steps_.emplace_back(Constant{value});
+    return nullptr;
+  }
+
+ private:
+  Bypass add_tensor(const c10::IValue& value) {
+    auto* impl = value.unsafeToTensorImpl();
+    if (impl == c10::UndefinedTensorImpl::singleton()) {
+      steps_.emplace_back(Constant{value});
+      return nullptr;
+    }
+    if (const auto index = key_.tensors().find(impl)) {
+      steps_.emplace_back(SameAsArgument{*index});
+      return nullptr;
+    }
+    if (const auto index = built_.find(impl)) {
+      steps_.emplace_back(SameAsResult{*index});
+      return nullptr;
+    }
+    if (Bypass bypass = why_not_reproducible(*impl)) return bypass;
+    steps_.emplace_back(describe(*impl));
+    built_.add(impl);
+    return nullptr;
+  }
+
+  // Everything about the tensor must be in what `describe` keeps.
+  Bypass why_not_reproducible(const c10::TensorImpl& impl) const {
+    const auto fake = FakeTensorView::of(&impl);
+    if (!fake || !fake.is_exactly_fake_tensor()) return "non-FakeTensor output";
+    if (fake.mode() != reinterpret_cast<const PyObject*>(&mode_)) return "not our fake";
+    if (fake.has_constant()) return "constant attribute";
+    if (!fake.is_plain()) return "output with attributes";
+    if (impl.key_set().has(c10::DispatchKey::Sparse)) return "sparse output";
+    if (impl.key_set().has(c10::DispatchKey::SparseCsr)) return "sparse compressed output";
+    if (typeid(impl) != typeid(c10::TensorImpl) || !impl.has_storage()) return "tensor kind";
+    if (impl.has_symbolic_sizes_strides() || impl.storage().sym_nbytes().is_heap_allocated()) {
+      return "symbolic output";
+    }
+    // Below autograd nothing requires grad; a tensor that does carries a history that is not copied.
+    if (impl.requires_grad()) return "output requires grad";
+    return nullptr;
+  }
+
+  // Aliasing is read off the storages, not off the schema, which does not tell of every view.
+  NewTensor describe(const c10::TensorImpl& impl) const {
+    const auto* storage = impl.storage().unsafeGetStorageImpl();
+    NewTensor tensor{
+        .prototype = clone_on_storage(impl, prototype_storage()),
+        .device = process().devices.object(FakeTensorView::of(&impl).device()),
+        .source = StorageSource::Fresh,
+        .source_index = 0,
+        .storage_bytes = static_cast<int64_t>(storage->nbytes()),
+        .unsafe_data_ptr = mode_.allow_unsafe_data_ptr_access,
+    };
+    if (const auto index = key_.storages().find(storage)) {
+      tensor.source = StorageSource::Argument;
+      tensor.source_index = *index;
+    } else if (const auto earlier = built_on(storage)) {
+      tensor.source = StorageSource::Result;
+      tensor.source_index = *earlier;
+    }
+    return tensor;
+  }
+
+  std::optional<uint32_t> built_on(const c10::StorageImpl* storage) const {
+    for (size_t i = 0; i < built_.size(); ++i) {
+      if (built_[i]->storage().unsafeGetStorageImpl() == storage) return static_cast<uint32_t>(i);
+    }
+    return std::nullopt;
+  }
+
+  const CallKey& key_;
+  const ModeState& mode_;
+  std::vector<Step>& steps_;
+  FirstSeen<c10::TensorImpl> built_;
+};
+
+class Recipe::Builder {
+ public:
+  Builder(const std::vector<Step>& steps, const CallKey& key, PyObject* mode)
+      : next_(steps.begin()), end_(steps.end()), key_(key), mode_(mode) {}
+
+  bool done() const { return next_ == end_; }
+
+  c10::IValue make_next() {
+    const Step& step = *next_++;
+    if (const auto* tensor = std::get_if<NewTensor>(&step)) return make_tensor(*tensor);
+    if (const auto* same = std::get_if<SameAsArgument>(&step)) {
+      return reference_to(key_.tensors()[same->index]);
+    }
+    if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
+    if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
+    return make_list(std::get<ListOf>(step));
+  }
+
+ private:
+  at::Tensor make_tensor(const NewTensor& recipe) {
+    at::Tensor tensor =
+        adopt_as_fake(clone_on_storage(*recipe.prototype, storage_for(recipe)), mode_, recipe.device);
+    built_.push_back(tensor.unsafeGetTensorImpl());
+    return tensor;
+  }
+
+  static at::Tensor reference_to(c10::TensorImpl* impl) {
+    return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
+  }
+
+  c10::Storage storage_for(const NewTensor& recipe) const {
+    switch (recipe.source) {
+      case StorageSource::Argument:
+        return c10::Storage(
+            c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(key_.storages()[recipe.source_index]));
+      case StorageSource::Result:
+        return built_[recipe.source_index]->storage();
+      case StorageSource::Fresh:
+        break;
+    }
+    return fresh_storage(recipe.storage_bytes, recipe.unsafe_data_ptr);
+  }
+
+  c10::IValue make_list(const ListOf& recipe) {
+    c10::impl::GenericList list(recipe.element_type);
+    list.reserve(recipe.length);
+    for (uint32_t i = 0; i < recipe.length; ++i) list.push_back(make_next());
+    return list;
+  }
+
+  std::vector<Step>::const_iterator next_;
+  std::vector<Step>::const_iterator end_;
+  const CallKey& key_;
+  PyObject* mode_;
+  c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
+};
+
+Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results) {
+  Recorder recorder(key, mode, steps_);
+  for (const auto& result : results) {
+    if (Bypass bypass = recorder.add(result)) {
+      steps_.clear();
+      return bypass;
+    }
+  }
+  steps_.shrink_to_fit();
+  return nullptr;
+}
+
+void Recipe::build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const {
+  Builder builder(steps_, key, mode);
+  while (!builder.done()) results.push_back(builder.make_next());
+}
+
+size_t Recipe::bytes() const {
+  size_t total = steps_.capacity() * sizeof(Step);
+  for (const auto& step : steps_) {
+    if (std::holds_alternative<NewTensor>(step)) total += sizeof(c10::TensorImpl);
+  }
+  return total;
+}
+
+}  // namespace fastfake

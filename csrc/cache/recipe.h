@@ -1,0 +1,75 @@
+// How the results of a call are made again from its arguments: what a cache entry records.
+#pragma once
+
+#include "cache/call_key.h"
+
+#include <ATen/core/ivalue.h>
+#include <c10/core/TensorImpl.h>
+#include <c10/util/SmallVector.h>
+#include <torch/csrc/python_headers.h>
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+namespace fastfake {
+
+// The result is argument tensor `index` itself.
+struct SameAsArgument {
+  uint32_t index;
+};
+
+// The result is the same object as the tensor that was built as number `index`.
+struct SameAsResult {
+  uint32_t index;
+};
+
+// The result is a number, a string, a device, None or an undefined tensor.
+struct Constant {
+  c10::IValue value;
+};
+
+// Whose storage a tensor is on.
+enum class StorageSource : uint8_t { Fresh, Argument, Result };
+
+// The result is a tensor of its own, a copy of `prototype` in everything but storage and Python object.
+struct NewTensor {
+  c10::intrusive_ptr<c10::TensorImpl> prototype;
+  PyObject* device;  // interned, so not owned
+  StorageSource source;
+  uint32_t source_index;  // which storage of the arguments or which built tensor, unless fresh
+  int64_t storage_bytes;  // of a fresh storage
+  bool unsafe_data_ptr;   // `data_ptr` on a fresh storage warns rather than raises
+};
+
+// The result is a list of the `length` results that follow.
+struct ListOf {
+  uint32_t length;
+  c10::TypePtr element_type;
+};
+
+using Step = std::variant<SameAsArgument, SameAsResult, Constant, NewTensor, ListOf>;
+
+// The steps that make the results of a call, first result first.
+class Recipe {
+ public:
+  // Reads `results` of a call with key `key` under `mode`. Returns why they cannot be made again, or
+  // null. Needs the GIL.
+  Bypass record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results);
+
+  // Makes the results for other arguments with an equal key and appends them to `results`.
+  // `key` is their key. Needs the GIL.
+  void build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const;
+
+  const std::vector<Step>& steps() const { return steps_; }
+
+  // Memory held, in bytes.
+  size_t bytes() const;
+
+ private:
+  class Recorder;
+  class Builder;
+  std::vector<Step> steps_;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,86 @@
+#include "cache/settings.h"
+
+#include "cache/words.h"
+#include "objects/python_guards.h"
+#include "process_state.h"
+
+#include <ATen/Context.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/Exception.h>
+#include <c10/util/irange.h>
+#include <torch/csrc/tensor/python_tensor.h>
+
+namespace fastfake {
+
+namespace {
+
+// With it, operators inside a meta kernel or decomposition run their Python implementations.
+bool python_dispatcher_enabled() {
+  return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::PythonDispatcher);
+}
+
+}  // namespace
+
+void PythonSettings::watch(PyObject* context_variables) {
+  const auto count = static_cast<size_t>(PyTuple_GET_SIZE(context_variables));
+  TORCH_CHECK_VALUE(count <= most, "at most ", most, " settings can be watched");
+  for (const auto i : c10::irange(count)) {
+    PyObject* variable = PyTuple_GET_ITEM(context_variables, static_cast<Py_ssize_t>(i));
+    TORCH_CHECK_TYPE(PyContextVar_CheckExact(variable), "a setting must be held by a context variable");
+    variables_.at(i) = Py_NewRef(variable);
+  }
+  count_ = count;
+}
+
+uint64_t PythonSettings::number() {
+  bool changed = false;
+  for (size_t i = 0; i < count_; ++i) {
+    PyObject* value = nullptr;
+    if (PyContextVar_Get(variables_[i], Py_None, &value) != 0) throw python_error();
+    changed = changed || value != values_[i];
+    Py_XSETREF(values_[i], value);
+  }
+  if (C10_UNLIKELY(changed)) renumber();
+  return number_;
+}
+
+void PythonSettings::renumber() {
+  auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(count_)));
+  for (const auto i : c10::irange(count_)) {
+    PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i), Py_NewRef(values_.at(i)));
+  }
+  number_ = static_cast<uint64_t>(process().value_numbers.number_of(values.get()));
+}
+
+uint64_t thread_settings() {
+  const auto& context = at::globalContext();
+  const uint64_t flags = static_cast<uint64_t>(c10::InferenceMode::is_enabled()) |
+                         static_cast<uint64_t>(c10::GradMode::is_enabled()) << 1 |
+                         static_cast<uint64_t>(context.deterministicAlgorithms()) << 2 |
+                         static_cast<uint64_t>(context.deterministicAlgorithmsWarnOnly()) << 3 |
+                         static_cast<uint64_t>(context.userEnabledCuDNN()) << 4 |
+                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5 |
+                         static_cast<uint64_t>(python_dispatcher_enabled()) << 6;
+  const auto default_dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());
+  return flags | default_dtype << 8 | device_bits(torch::tensors::get_default_device()) << 16;
+}
+
+uint64_t attention_settings() {
+  auto& context = at::globalContext();
+  uint64_t bits = static_cast<uint64_t>(context.userEnabledFlashSDP()) |
+                  static_cast<uint64_t>(context.userEnabledFA3SDP()) << 1 |
+                  static_cast<uint64_t>(context.userEnabledMemEfficientSDP()) << 2 |
+                  static_cast<uint64_t>(context.userEnabledMathSDP()) << 3 |
+                  static_cast<uint64_t>(context.userEnabledCuDNNSDP()) << 4 |
+                  static_cast<uint64_t>(context.userEnabledOverrideableSDP()) << 5;
+  size_t shift = 8;
+  for (const auto backend : context.sDPPriorityOrder()) {
+    bits |= (static_cast<uint64_t>(backend) & 0xf) << shift;
+    shift += 4;
+  }
+  return bits;
+}
+
+}  // namespace fastfake

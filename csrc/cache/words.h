@@ -1,0 +1,58 @@
+// What the keys of the cache are written in: a flat array of words that only grows.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/SmallVector.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace fastfake {
+
+// The low byte of the first word of an argument. It tells how many words follow, or which word does, so that
+// no two sequences of arguments are written alike.
+enum class Tag : uint8_t {
+  None,
+  UndefinedTensor,
+  FakeTensor,
+  RepeatedTensor,
+  WrappedNumber,
+  Int,
+  Double,
+  Bool,
+  ComplexDouble,
+  Text,
+  Device,
+  Generator,
+  List,
+};
+
+constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) { return static_cast<uint64_t>(tag) | payload << 8; }
+
+inline uint64_t device_bits(c10::Device device) {
+  return static_cast<uint64_t>(static_cast<uint8_t>(device.type())) |
+         static_cast<uint64_t>(static_cast<uint8_t>(device.index())) << 8;
+}
+
+// The hash of the words of a key.
+uint64_t hash_words(c10::ArrayRef<uint64_t> words);
+
+// Writes a key. Values keep their bits, so -0.0 and 0.0 differ.
+class Words {
+ public:
+  void add(uint64_t word) { words_.push_back(word); }
+  void add(Tag tag, uint64_t payload = 0) { add(tagged(tag, payload)); }
+  void add_integer(int64_t value) { add(static_cast<uint64_t>(value)); }
+  void add_double(double value) { add(std::bit_cast<uint64_t>(value)); }
+  void add_text(std::string_view text);
+
+  c10::ArrayRef<uint64_t> all() const { return words_; }
+
+ private:
+  c10::SmallVector<uint64_t, 96> words_;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,142 @@
+#include "dispatch/fake_kernel.h"
+
+#include "dispatch/interpreter_hook.h"
+#include "dispatch/thread_state.h"
+#include "process_state.h"
+
+#include <torch/csrc/jit/python/pybind_utils.h>
+#include <torch/library.h>
+
+#include <utility>
+
+namespace fastfake {
+
+namespace {
+
+// Says on whose behalf the call on its way to the Fake key was sent there.
+class DispatchingMode {
+ public:
+  explicit DispatchingMode(ModeState* mode) : saved_(std::exchange(thread_state.dispatching_mode, mode)) {}
+  ~DispatchingMode() { thread_state.dispatching_mode = saved_; }
+  DispatchingMode(const DispatchingMode&) = delete;
+  DispatchingMode(DispatchingMode&&) = delete;
+  DispatchingMode& operator=(const DispatchingMode&) = delete;
+  DispatchingMode& operator=(DispatchingMode&&) = delete;
+
+ private:
+  ModeState* saved_;
+};
+
+// One call. `run` is the recipe; the methods below it are its steps, in the order in which they come.
+class FakeCall {
+ public:
+  FakeCall(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode)
+      : op_(op), stack_(stack), mode_(mode), facts_(process().operators.facts(op)) {}
+
+  void run() {
+    if (!mode_->answers_from_cache()) return compute();
+    const Bypass bypass = facts_.bypass != nullptr ? facts_.bypass : key_.build(facts_, *mode_, arguments());
+    if (bypass != nullptr) return compute_uncached(bypass);
+    const auto entry = cache_.find(key_);
+    if (!entry) return compute_and_record();
+    if (entry->bypass != nullptr) return compute_uncached(entry->bypass);
+    answer(entry->recipe);
+  }
+
+  bool run_if_cached() {
+    if (!mode_->answers_from_cache() || facts_.bypass != nullptr) return false;
+    if (key_.build(facts_, *mode_, arguments()) != nullptr) return false;
+    const auto entry = cache_.find(key_);
+    if (!entry || entry->bypass != nullptr) return false;
+    answer(entry->recipe);
+    return true;
+  }
+
+ private:
+  c10::ArrayRef<c10::IValue> arguments() const { return torch::jit::last(*stack_, facts_.arguments); }
+
+  void compute() { dispatch_by_torch(op_, stack_); }
+
+  void compute_uncached(Bypass bypass) {
+    ++cache_.statistics.bypasses[bypass];
+    compute();
+  }
+
+  void answer(const Recipe& recipe) {
+    ++cache_.statistics.hits;
+    // The arguments stay on the stack until the results exist, so that an exception leaves it whole.
+    c10::SmallVector<c10::IValue, 4> results;
+    recipe.build(key_, reinterpret_cast<PyObject*>(mode_), results);
+    if (C10_UNLIKELY(mode_->cache_crosscheck_enabled)) compare_with_computed(results);
+    torch::jit::drop(*stack_, facts_.arguments);
+    for (auto& result : results) stack_->push_back(std::move(result));
+  }
+
+  C10_NOINLINE void compute_and_record() {
+    // The computation takes the arguments off the stack; the copy keeps them for the recipe.
+    const auto taken = arguments().vec();
+    const size_t below = stack_->size() - facts_.arguments;
+    compute();
+    const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
+    Recipe recipe;
+    const Bypass bypass =
+        changed_its_arguments(taken) ? "arguments changed" : recipe.record(key_, *mode_, results);
+    ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
+    cache_.insert(key_, std::move(recipe), bypass);
+  }
+
+  // An operator that resizes, restrides or otherwise changes the metadata of an argument does so again
+  // each time: what it does is more than its results.
+  bool changed_its_arguments(c10::ArrayRef<c10::IValue> taken) const {
+    CallKey after;
+    return after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words();
+  }
+
+  C10_NOINLINE void compare_with_computed(c10::ArrayRef<c10::IValue> results) {
+    torch::jit::Stack computed = arguments().vec();
+    mode_->cache_enabled = false;
+    struct Reenable {
+      ModeState* mode;
+      ~Reenable() { mode->cache_enabled = true; }
+    } reenable{mode_};
+    dispatch_by_torch(op_, &computed);
+    const auto as_list = [](c10::ArrayRef<c10::IValue> values) {
+      py::list list;
+      for (const auto& value : values) list.append(torch::jit::toPyObject(value));
+      return list;
+    };
+    const py::handle compare = process().crosscheck;
+    compare(c10::toString(op_.operator_name()), as_list(arguments()), as_list(results), as_list(computed));
+  }
+
+  const c10::OperatorHandle& op_;
+  torch::jit::Stack* stack_;
+  ModeState* mode_;
+  const OperatorFacts& facts_;
+  DispatchCache& cache_ = process().cache;
+  CallKey key_;
+};
+
+void fake_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  ModeState* mode = std::exchange(thread_state.dispatching_mode, nullptr);
+  TORCH_CHECK_NOT_IMPLEMENTED(mode != nullptr, op.operator_name(),
+                              " was called at DispatchKey::Fake without a FakeTensorMode that sent it there");
+  FakeCall(op, stack, mode).run();
+}
+
+TORCH_LIBRARY_IMPL(_, Fake, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&fake_fallback>());
+}
+
+}  // namespace
+
+void dispatch_to_fake_key(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
+  const DispatchingMode sent(mode);
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Fake), stack);
+}
+
+bool answer_from_cache(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
+  return FakeCall(op, stack, mode).run_if_cached();
+}
+
+}  // namespace fastfake

@@ -1,0 +1,13 @@
+// `detach`, which autograd asks for every tensor that it saves.
+#pragma once
+
+#include <c10/core/TensorImpl.h>
+
+namespace fastfake {
+
+// A detached fake tensor is an alias with the same metadata. Returns null where torch's way could do more
+// than that: another mode listens, the value is known, the tensor is of a special kind, or inference mode
+// changes what a view is. Needs the GIL.
+c10::intrusive_ptr<c10::TensorImpl> detach_fake(const c10::TensorImpl& self);
+
+}  // namespace fastfake

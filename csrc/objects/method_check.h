@@ -1,0 +1,53 @@
+// Whether a class still has the methods that native code stands in for.
+#pragma once
+
+#include "objects/python_guards.h"
+
+#include <torch/csrc/python_headers.h>
+
+#include <array>
+#include <cstddef>
+
+namespace fastfake {
+
+// CPython changes a type's version tag whenever an attribute of the type or of a base changes, so one
+// comparison notices overrides and monkeypatches alike. Needs the GIL.
+class MethodCheck {
+ public:
+  // Remembers the methods that `type` has now. `second` may be null.
+  void expect(PyTypeObject* type, const char* first, const char* second) {
+    names_ = {PyRef::steal(PyUnicode_InternFromString(first)).release(),
+              second == nullptr ? nullptr : PyRef::steal(PyUnicode_InternFromString(second)).release()};
+    for (size_t i = 0; i < names_.size(); ++i) {
+      methods_.at(i) = names_.at(i) == nullptr ? nullptr : Py_XNewRef(_PyType_Lookup(type, names_.at(i)));
+    }
+    checked_type_ = nullptr;
+  }
+
+  bool holds_for(PyTypeObject* type) noexcept {
+    if (type == checked_type_ && type->tp_version_tag == checked_version_ && checked_version_ != 0) {
+      return verdict_;
+    }
+    return look_up(type);
+  }
+
+ private:
+  bool look_up(PyTypeObject* type) noexcept {
+    bool same = true;
+    for (size_t i = 0; i < names_.size(); ++i) {
+      same = same && (names_[i] == nullptr || _PyType_Lookup(type, names_[i]) == methods_[i]);
+    }
+    checked_type_ = type;
+    checked_version_ = type->tp_version_tag;  // assigned by the lookup above
+    verdict_ = same;
+    return same;
+  }
+
+  std::array<PyObject*, 2> names_{};
+  std::array<PyObject*, 2> methods_{};
+  PyTypeObject* checked_type_ = nullptr;
+  unsigned int checked_version_ = 0;
+  bool verdict_ = false;
+};
+
+}  // namespace fastfake

@@ -1,0 +1,43 @@
+// The state of a FakeTensorMode that the hit path reads.
+//
+// ModeState is a C type from which the Python class FakeTensorMode derives, so the fields below are
+// part of the mode object itself. Python sees each as an attribute; there is no second copy.
+#pragma once
+
+#include <torch/csrc/python_headers.h>
+
+#include <cstdint>
+
+namespace fastfake {
+
+struct ModeState {
+  PyObject_HEAD PyObject* shape_env;  // None or the mode's ShapeEnv
+  int64_t shape_env_settings;         // interned number of shape_env.settings; 0 without a ShapeEnv
+  int64_t epoch;
+  bool allow_fallback_kernels;
+  bool allow_non_fake_inputs;
+  bool allow_scalar_outputs;
+  bool allow_meta;
+  bool allow_unsafe_data_ptr_access;
+  bool static_shapes;
+  bool propagate_real_tensors;
+  bool cache_enabled;
+  bool cache_crosscheck_enabled;
+  bool tracks_leaks;
+  uint32_t deleted_attributes;  // bits: which attributes Python deleted and did not set again
+
+  // Leaks are found by having every new tensor pass through the Python constructor, which hits do not call.
+  bool answers_from_cache() const noexcept { return cache_enabled && !tracks_leaks; }
+
+  // The flags on which the result of a call can depend, as bits of a cache key.
+  uint64_t key_bits() const noexcept {
+    return static_cast<uint64_t>(allow_fallback_kernels) | static_cast<uint64_t>(allow_scalar_outputs) << 1 |
+           static_cast<uint64_t>(allow_meta) << 2 | static_cast<uint64_t>(allow_unsafe_data_ptr_access) << 3 |
+           static_cast<uint64_t>(static_shapes) << 4 | static_cast<uint64_t>(shape_env_settings) << 8;
+  }
+};
+
+// The Python type object of ModeState, made on first use. A borrowed reference.
+PyTypeObject* mode_state_type();
+
+}  // namespace fastfake

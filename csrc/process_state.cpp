@@ -1,0 +1,7 @@
+#include "process_state.h"
+
+namespace fastfake {
+
+ImmortalProcessState immortal_process_state;
+
+}  // namespace fastfake

@@ -1,0 +1,43 @@
+// All native state of the process in one place.
+//
+// The GIL guards it, except where a member says otherwise. It is made when the module is loaded and never
+// destroyed: calls may come, and tensors die, at interpreter exit. What belongs to a thread is in
+// dispatch/thread_state.h, what belongs to a mode in objects/mode_state.h.
+#pragma once
+
+#include "cache/dispatch_cache.h"
+#include "cache/operator_facts.h"
+#include "cache/settings.h"
+#include "cache/value_numbers.h"
+#include "objects/interned_devices.h"
+#include "objects/registered_classes.h"
+
+#include <torch/csrc/python_headers.h>
+
+namespace fastfake {
+
+struct ProcessState {
+  FakeTensorClass fake_tensor;
+  FakeModeClass fake_mode;
+  InternedDevices devices;
+  OperatorTable operators;
+  PythonSettings python_settings;
+  ValueNumbers value_numbers;
+  DispatchCache cache;
+  // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
+  // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
+  PyObject* crosscheck = nullptr;
+};
+
+// Storage without a destructor.
+union ImmortalProcessState {
+  ImmortalProcessState() : state() {}
+  ~ImmortalProcessState() {}
+  ProcessState state;
+};
+
+extern ImmortalProcessState immortal_process_state;
+
+inline ProcessState& process() noexcept { return immortal_process_state.state; }
+
+}  // namespace fastfake

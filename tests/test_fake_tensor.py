@@ -362,6 +362,38 @@ class TestCopies:
         assert copied.constant is None
         assert constant.item() == 3
 
+    @pytest.mark.parametrize("duplicate", [copy.copy, lambda fake: _rebuilt(fake.__reduce_ex__(2))])
+    def test_operators_can_run_on_a_copy_whose_data_torch_would_read_from_a_null_pointer(self, duplicate: Any) -> None:
+        with fastfake.FakeTensorMode():
+            original = torch.empty(4, 6)[1:, ::2].requires_grad_()
+        copied = duplicate(original)
+        # First, as operators would end the process without it.
+        assert copied.untyped_storage().device.type == "meta"
+        assert fastfake.extract_tensor_metadata(copied) == fastfake.extract_tensor_metadata(original)
+        assert copied.clone().shape == (3, 3)
+        copied.sum().backward()
+        assert copied.grad.shape == (3, 3)
+        assert original.grad is None
+
+    def test_a_copy_of_a_derived_class_does_not_call_its_constructor(self) -> None:
+        class Refusing(fastfake.FakeTensor):
+            def __new__(cls, *args: Any) -> Any:
+                raise AssertionError("not for copies")
+
+        fake = fastfake.FakeTensor.__new__(Refusing, fastfake.FakeTensorMode(), torch.empty(2, device="meta"), "cpu")
+        copied = copy.copy(fake)
+        assert type(copied) is Refusing
+        assert copied.clone().shape == (2,)
+
+    def test_writing_to_a_copy_of_a_constant_makes_both_values_unknown(self) -> None:
+        with fastfake.FakeTensorMode():
+            constant = torch.tensor(3)
+            copied = copy.copy(constant)
+            assert copied.item() == 3
+            copied.random_()
+        assert copied.constant is None
+        assert constant.constant is None
+
     def test_a_copy_does_not_share_memos_that_come_later(self) -> None:
         mode = fastfake.FakeTensorMode()
         fake = mode.from_tensor(torch.ones(2))
@@ -380,6 +412,11 @@ class TestCopies:
         assert copy.copy(fake).label == "mine"
 
 
+def _rebuilt(reduced: tuple[Any, tuple[Any, ...]]) -> Any:
+    rebuild, arguments = reduced
+    return rebuild(*arguments)
+
+
 class TestPickling:
     @pytest.mark.parametrize("under_mode", [True, False])
     @pytest.mark.parametrize("dump", [lambda t: pickle.dumps(t), lambda t: torch.save(t, io.BytesIO())])
@@ -394,11 +431,11 @@ class TestPickling:
 
         assert assert_same(program).kind == "AttributeError"
 
-    def test_it_reduces_to_what_torchs_reduces_to(self) -> None:
+    def test_it_reduces_to_its_class_and_its_state_as_torchs_does(self) -> None:
         def program(fakes: Any) -> Any:
             fake = empty(fakes, 2, 3)
-            rebuild, (rebuild_plain, kind, arguments, state) = fake.__reduce_ex__(2)
-            return rebuild.__name__, rebuild_plain.__name__, kind is type(fake), len(arguments), type(state).__name__
+            rebuild, (_, kind, _, state) = fake.__reduce_ex__(2)
+            return rebuild.__name__, kind is type(fake), type(state).__name__
 
         assert_same(program)
 

@@ -161,6 +161,24 @@ class FakeTensor(Tensor):
         state["_memos"] = copy.copy(self._memos)
         return state
 
+    def __setstate__(self, state: Any) -> None:
+        """Take what `__getstate__` returned of another, and with a known value what keeps it true."""
+        torch._utils._set_obj_state(self, state)
+        if self.constant is not None:
+            self.fake_mode.fake_tensor_converter.add_constant_storage_mapping(self)
+
+    def _reduce_ex_internal(self, proto: Any) -> tuple[Any, ...]:
+        """Return what makes a tensor like this one, without attributes; `Tensor.__reduce_ex__` adds those.
+
+        What torch takes for that is a tensor of the imitated device with a null pointer for data, which operators
+        read: they end the process.
+        """
+        rebuild, arguments = super()._reduce_ex_internal(proto)
+        if rebuild is not torch._utils._rebuild_wrapper_subclass:
+            return rebuild, arguments
+        geometry = (self.untyped_storage().nbytes(), self.storage_offset(), tuple(self.size()), self.stride())
+        return _remake, (type(self), self.fake_mode, self._fake_device, self.dtype, *geometry, self.requires_grad)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
         """Return a copy of the same mode, unless the mode is being copied too.
 
@@ -344,6 +362,24 @@ class FakeTensor(Tensor):
         if self.dim() == 1:
             return [element.item() for element in self]
         return [row.tolist() for row in self]
+
+
+def _remake(
+    kind: type[FakeTensor],
+    mode: FakeTensorMode,
+    device: torch.device,
+    dtype: torch.dtype,
+    storage_bytes: Any,
+    storage_offset: Any,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    requires_grad: bool,
+) -> FakeTensor:
+    """Make the tensor that a copy or a pickle starts from, whatever constructor the class ``kind`` has."""
+    with no_dispatch(), torch._C.DisableTorchFunction():
+        storage = torch.empty(-(-storage_bytes // dtype.itemsize), dtype=dtype, device="meta")
+        elem = storage.as_strided(size, stride, storage_offset)
+    return FakeTensor.__new__(kind, mode, elem, device, requires_grad=requires_grad)
 
 
 def _mode_and_elem(

@@ -268,3 +268,18 @@ def test_only_small_dense_real_tensors_may_be_remembered():
         answers = [constants.may_be_remembered(mode, t) for t in candidates]
         assert answers == [mode.may_turn_const(t) for t in candidates]
     assert answers == [True, True, False, False, False, False]
+
+
+def test_known_values_that_nobody_has_any_more_take_no_memory():
+    with fastfake.FakeTensorMode() as mode:
+        noted = mode.fake_tensor_converter.constant_storage_mapping
+        kept = torch.tensor([3])
+        for _ in range(1000):
+            assert (torch.tensor(3) + 1).item() == 4
+            # On the same storage each time, which lives as long as what is kept.
+            assert kept.view(()).item() == 3
+    assert len(noted) < 200
+    assert sum(map(len, noted.values())) < 200
+    aliases = [kept.view(()) for _ in range(200)]
+    kept.random_()
+    assert [alias.constant for alias in aliases] == [None] * 200

@@ -35,6 +35,9 @@ __all__ = ["FakeTensorConverter", "fake_on_meta"]
 # rounds differently, which a program could observe.
 _DTYPES_WITH_EXACT_ITEM = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.float64})
 
+# So many fake tensors with known values are noted before it is looked for those that are gone.
+_FEW_CONSTANTS = 64
+
 
 class FakeTensorConverter:
     """Converts real tensors under one mode and remembers them.
@@ -57,6 +60,8 @@ class FakeTensorConverter:
         self.meta_converter: MetaConverter[FakeTensor] = MetaConverter(copy_data=copy_data)
         self.export = export
         self.constant_storage_mapping: dict[StorageWeakRef, list[weakref.ReferenceType[FakeTensor]]] = {}
+        self._noted_constants = 0
+        self._most_noted_constants = _FEW_CONSTANTS
 
     @property
     def tensor_memo(self) -> weakref.WeakValueDictionary[Any, FakeTensor]:
@@ -92,7 +97,26 @@ class FakeTensorConverter:
         if not isinstance(fake_tensor, FakeTensor) or fake_tensor.constant is None:
             raise AssertionError("fake_tensor must be a FakeTensor with a constant")
         storage = StorageWeakRef(fake_tensor.constant._typed_storage())
-        self.constant_storage_mapping.setdefault(storage, []).append(weakref.ref(fake_tensor))
+        # The lock keeps a reference from being added to a list that is about to be dropped.
+        with conversion_lock.held():
+            if self._noted_constants >= self._most_noted_constants:
+                self._drop_dead_constants()
+            self.constant_storage_mapping.setdefault(storage, []).append(weakref.ref(fake_tensor))
+            self._noted_constants += 1
+
+    def _drop_dead_constants(self) -> None:
+        """Drop what is noted of fake tensors that are gone or whose value was forgotten.
+
+        Done again when there are twice as many as remain, this takes a constant time for each tensor.
+        """
+        for storage, references in list(self.constant_storage_mapping.items()):
+            live = [r for r in references if (fake := r()) is not None and fake.constant is not None]
+            if live:
+                self.constant_storage_mapping[storage] = live
+            else:
+                self.constant_storage_mapping.pop(storage, None)
+        self._noted_constants = sum(map(len, list(self.constant_storage_mapping.values())))
+        self._most_noted_constants = 2 * self._noted_constants + _FEW_CONSTANTS
 
     def invalidate_constant_aliases(self, tensor: Tensor) -> None:
         """Forget the value of every fake tensor whose constant shares the storage of ``tensor``, a real tensor."""
@@ -108,17 +132,13 @@ class FakeTensorConverter:
 
     def clear_non_cpu_constants(self) -> None:
         """Forget values that hold accelerator memory; those on the CPU stay for folding."""
-        for storage, references in list(self.constant_storage_mapping.items()):
-            live = [r for r in references if (fake := r()) is not None and fake.constant is not None]
-            if not live:
-                del self.constant_storage_mapping[storage]
-                continue
-            first = live[0]()
+        with conversion_lock.held():
+            self._drop_dead_constants()
+        for references in list(self.constant_storage_mapping.values()):
+            first = references[0]()
             constant = None if first is None else first.constant
             if constant is not None and constant.device.type != "cpu":
                 self.invalidate_constant_aliases(constant)
-            else:
-                self.constant_storage_mapping[storage] = live
 
     # Conversion.
 

@@ -43,5 +43,5 @@ def uninstalled() -> Iterator[None]:
 
 with uninstalled():
     TORCH = Side("torch", torch_fake_tensor.FakeTensorMode, torch_fake_tensor.FakeTensor, uninstalled)
-FASTFAKE = Side("fastfake", fastfake.FakeTensorMode, fastfake.FakeTensor, fastfake.installed)
+FASTFAKE = Side("fastfake", fastfake.FakeTensorMode, fastfake.FakeTensor, fastfake.install_temporarily)
 SIDES = {side.name: side for side in (TORCH, FASTFAKE)}

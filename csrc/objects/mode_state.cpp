@@ -1,6 +1,7 @@
 #include "objects/mode_state.h"
 
 #include "dispatch/kernel_invocation.h"
+#include "dispatch/mode_entry.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
 
@@ -153,13 +154,14 @@ constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
 
 PyTypeObject* mode_state_type() {
   static PyTypeObject* type = [] {
-    std::array<PyType_Slot, 7> slots = {{
+    std::array<PyType_Slot, 8> slots = {{
         {Py_tp_doc, const_cast<char*>("The native part of a FakeTensorMode.")},
         {Py_tp_new, reinterpret_cast<void*>(mode_state_new)},
         {Py_tp_dealloc, reinterpret_cast<void*>(mode_state_dealloc)},
         {Py_tp_traverse, reinterpret_cast<void*>(mode_state_traverse)},
         {Py_tp_clear, reinterpret_cast<void*>(mode_state_clear)},
         {Py_tp_getset, mode_state_attributes.data()},
+        {Py_tp_methods, mode_entry_methods()},
         {0, nullptr},
     }};
     PyType_Spec spec = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from typing_extensions import Self
 
 built_for_torch: str
 """The version of torch against whose headers the module was compiled."""
@@ -27,6 +28,12 @@ class ModeState:
     in_kernel_invocation: bool
     shape_env: ShapeEnv | None
     epoch: int
+
+    def __enter__(self) -> Self:
+        """Activate the mode, whole or, if that raises, not at all."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Deactivate the mode and bring back the one that it replaced."""
 
 class KernelInvocation:
     """A context in which this thread's calls reach meta kernels and fake tensors say that they are on meta."""

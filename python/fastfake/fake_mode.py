@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -23,7 +22,7 @@ from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
 from .origins import hide_from_dynamo, hide_from_symbols
-from .thread_state import EnterStack, leaks_are_detected
+from .thread_state import EnterStack, Entry, leaks_are_detected
 
 if TYPE_CHECKING:
     from torch._guards import Source
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv, SymbolicContext
     from torch.types import IntLikeType
     from torch.utils._pytree import KeyPath, TreeSpec
-    from typing_extensions import Self
 
 __all__ = ["FakeTensorMode"]
 
@@ -154,43 +152,25 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     # Entering and leaving.
 
     @property
-    def enter_stack(self) -> list[tuple[bool, TorchDispatchMode | None, bool | None]]:
+    def enter_stack(self) -> list[Entry]:
         """What each ``with`` of this thread on this mode has to undo; see `thread_state.EnterStack`."""
         return self._enter_stack.entries
 
-    def __enter__(self) -> Self:
-        """Activate the mode.
+    # Entering the mode that is active already changes nothing; entering another replaces it until the exit.
+    # Without an accelerator, ``torch.tensor`` keeps its data on the CPU and CUDA guards do nothing, so that
+    # programs for a GPU run. TorchDispatchMode's methods are Python functions, which an interrupt may leave half-done.
+    __enter__ = _C.ModeState.__enter__
+    __exit__ = _C.ModeState.__exit__
 
-        Entering the mode that is active already changes nothing; entering another replaces it until the exit.
-        Without an accelerator, ``torch.tensor`` keeps its data on the CPU and CUDA guards do nothing, so that
-        programs for a GPU run.
+    def _prepare_to_enter(self) -> tuple[list[Entry], bool, bool, bool]:
+        """Do what entering needs of Python; native code calls it while nothing is changed yet.
+
+        Returns:
+            This thread's entries, whether there is no accelerator, and what tells other modes from this one:
+            whether it is a user's, and whether it sees the operators of compiled code.
         """
-        lifted_before = None
-        if self.avoid_device_init:
-            lifted_before = torch._C._only_lift_cpu_tensors()
-            torch._C._set_only_lift_cpu_tensors(True)
-            torch._C._ensureCUDADeviceGuardSet()
         self._tracks_leaks = leaks_are_detected()
-        active = torch._C._unset_dispatch_mode(self._mode_key)
-        if active is self:
-            torch._C._set_dispatch_mode(self)
-            self.enter_stack.append((False, None, lifted_before))
-            return self
-        self.enter_stack.append((True, active, lifted_before))
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Deactivate the mode and bring back the one that it replaced."""
-        activated, replaced, lifted_before = self.enter_stack.pop()
-        if not activated:
-            return
-        super().__exit__(kind, error, trace)
-        if replaced is not None:
-            torch._C._set_dispatch_mode(replaced)
-        if lifted_before is not None:
-            torch._C._set_only_lift_cpu_tensors(lifted_before)
+        return self.enter_stack, self.avoid_device_init, not self.is_infra_mode(), not self.ignore_compile_internals()
 
     # Dispatching. Native code comes first and calls these for what it does not answer.
 

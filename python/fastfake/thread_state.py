@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .fake_tensor import FakeTensor
 
-__all__ = ["EnterStack", "FakeTensorTLS", "fake_tensor_tls", "leaks_are_detected", "track_if_exporting"]
+__all__ = ["EnterStack", "Entry", "FakeTensorTLS", "fake_tensor_tls", "leaks_are_detected", "track_if_exporting"]
 
 
 class FakeTensorTLS(threading.local):
@@ -34,17 +34,21 @@ class FakeTensorTLS(threading.local):
 fake_tensor_tls = FakeTensorTLS()
 
 
+# What one ``with`` on a mode has to undo: whether it activated the mode, which mode it replaced, torch's flag that
+# keeps ``torch.tensor`` on the CPU (None where an accelerator is usable), and what torch knew of the modes entered.
+Entry: TypeAlias = "tuple[bool, TorchDispatchMode | None, bool | None, tuple[bool, bool, bool]]"
+
+
 class EnterStack(threading.local):
     """What each ``with`` on one mode has to undo, for each thread by itself.
 
     Attributes:
-        entries: for each ``with``, whether it activated the mode, which mode it replaced, and torch's flag
-            that keeps ``torch.tensor`` on the CPU; None where an accelerator is usable.
+        entries: an `Entry` for each ``with``.
     """
 
     def __init__(self) -> None:
         """Start a thread in which the mode was not entered."""
-        self.entries: list[tuple[bool, TorchDispatchMode | None, bool | None]] = []
+        self.entries: list[Entry] = []
 
     def __reduce__(self) -> tuple[type[EnterStack], tuple[()], dict[str, Any]]:
         """Let copies of a mode have the entries of the thread that makes them."""

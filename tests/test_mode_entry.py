@@ -1,0 +1,116 @@
+"""Entering and leaving a mode happens as a whole or not at all, whenever an interrupt comes."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from types import FrameType
+from typing import Any
+
+import fresh_process
+import pytest
+import torch
+import torch.utils._python_dispatch as torch_modes
+from both_sides import assert_same
+
+import fastfake
+from fastfake import _C
+
+FAKE = torch._C._TorchDispatchModeKey.FAKE
+
+
+class InterruptedAt:
+    """Raises KeyboardInterrupt as a signal would: where the interpreter looks for signals, the nth time it does so.
+
+    It looks for them at the start of each Python function and after each call of a native one.
+    """
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event in ("call", "c_return"):
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+def state_of_thread() -> tuple[object, ...]:
+    active = torch._C._get_dispatch_mode(FAKE)
+    flags = torch_modes.is_in_torch_dispatch_mode(), torch_modes.is_in_torch_dispatch_mode(False)
+    return active, torch._C._only_lift_cpu_tensors(), _C.in_kernel_invocation(), flags
+
+
+def interrupts_that_leave_traces() -> tuple[int, list[tuple[int, tuple[object, ...]]]]:
+    """Interrupt a computed call, which enters its mode inside again, at each place; return how many there are."""
+    mode = fastfake.FakeTensorMode()
+    with mode:
+        x = torch.empty(3)
+        torch.nn.functional.logsigmoid(x)
+    # What it writes about errors of generators is no part of the test.
+    sys.unraisablehook = lambda unraisable: None
+    before = state_of_thread()
+    traces: list[tuple[int, tuple[object, ...]]] = []
+    for nth in itertools.count(1):
+        fastfake.FakeTensorMode.cache_clear()
+        interruption = InterruptedAt(nth)
+        sys.setprofile(interruption)
+        try:
+            with mode:
+                torch.nn.functional.logsigmoid(x)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        if (state_of_thread(), mode.enter_stack) != (before, []):
+            traces.append((nth, state_of_thread()))
+        if interruption.left > 0:
+            return nth, traces
+    raise AssertionError("unreachable")
+
+
+def test_no_interrupt_leaves_a_mode_entered_or_ends_the_process() -> None:
+    places, traces = fresh_process.call(interrupts_that_leave_traces)
+    assert places > 200
+    assert traces == []
+
+
+def test_an_error_before_a_mode_is_entered_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> bool:
+        raise ValueError("on purpose")
+
+    mode = fastfake.FakeTensorMode()
+    before = state_of_thread()
+    monkeypatch.setattr(fastfake.FakeTensorMode, "avoid_device_init", property(lambda mode: fail()))
+    with pytest.raises(ValueError, match="on purpose"), mode:
+        raise AssertionError("unreachable")
+    assert (state_of_thread(), mode.enter_stack) == (before, [])
+
+
+def test_leaving_a_mode_that_was_not_entered_raises_what_torchs_does() -> None:
+    def program(fakes: Any) -> None:
+        fakes.FakeTensorMode().__exit__(None, None, None)
+
+    assert assert_same(program).kind == "IndexError"
+
+
+def test_leaving_a_mode_that_somebody_took_off_raises_and_restores_the_rest() -> None:
+    mode = fastfake.FakeTensorMode()
+    before = state_of_thread()
+    with pytest.raises(RuntimeError, match="Attempted to unset FakeTensorMode, but there wasn't one active"), mode:
+        torch._C._unset_dispatch_mode(FAKE)
+    assert (state_of_thread(), mode.enter_stack) == (before, [])
+
+
+def test_the_flag_for_new_tensors_is_restored_by_the_entry_that_set_it() -> None:
+    mode = fastfake.FakeTensorMode()
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_dispatch_mode(mode)
+    try:
+        with mode:
+            assert torch._C._only_lift_cpu_tensors() == mode.avoid_device_init
+        assert torch._C._only_lift_cpu_tensors() == before
+    finally:
+        torch._C._unset_dispatch_mode(FAKE)
+        torch._C._set_only_lift_cpu_tensors(before)

@@ -1,5 +1,6 @@
 #include "cache/call_key.h"
 
+#include "cache/kept.h"
 #include "cache/settings.h"
 #include "objects/fake_tensor.h"
 
@@ -52,11 +53,11 @@ Bypass layout_bypass(const c10::TensorImpl& impl) {
 Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
   mode_ = &mode;
   is_index_ = op.is_index;
-  words_.add(op.id);
+  words_.add(kept("operator", op.id));
   words_.add(thread_settings());
   words_.add(mode.key_bits());
   if (op.reads_attention_settings) words_.add(attention_settings());
-  words_.add(process().python_settings.number());
+  words_.add(kept("settings made in Python", process().python_settings.number()));
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }
@@ -70,28 +71,30 @@ Bypass CallKey::add(const c10::IValue& argument) {
     words_.add(Tag::None);
   } else if (argument.isInt()) {
     words_.add(Tag::Int);
-    words_.add_integer(argument.toInt());
+    words_.add_integer(kept("integer", argument.toInt()));
   } else if (argument.isBool()) {
-    words_.add(Tag::Bool, argument.toBool() ? 1 : 0);
+    words_.add(Tag::Bool, kept("truth value", argument.toBool()) ? 1 : 0);
   } else if (argument.isDouble()) {
     words_.add(Tag::Double);
-    words_.add_double(argument.toDouble());
+    words_.add_double(kept("floating point number", argument.toDouble()));
   } else if (argument.isList()) {
     return add_list(argument);
   } else if (argument.isDevice()) {
     const auto device = argument.toDevice();
-    words_.add(Tag::Device, device_bits(device) | current_device_number(device) << 16);
+    words_.add(Tag::Device, kept("device", device_bits(device)) |
+                                kept("current device", current_device_number(device)) << 16);
   } else if (argument.isString()) {
     words_.add_text(argument.toStringView());
   } else if (argument.isComplexDouble()) {
     const auto value = argument.toComplexDouble();
     words_.add(Tag::ComplexDouble);
-    words_.add_double(value.real());
-    words_.add_double(value.imag());
+    words_.add_double(kept("real part", value.real()));
+    words_.add_double(kept("imaginary part", value.imag()));
   } else if (argument.isGenerator()) {
     // Metadata does not depend on a generator's state, only on there being one and on its device.
     const auto& generator = argument.toGenerator();
-    words_.add(Tag::Generator, generator.defined() ? device_bits(generator.device()) + 1 : 0);
+    const uint64_t device = generator.defined() ? device_bits(generator.device()) + 1 : 0;
+    words_.add(Tag::Generator, kept("generator", device));
   } else if (argument.isSymInt() || argument.isSymFloat() || argument.isSymBool()) {
     return "symbolic shape";
   } else {
@@ -102,7 +105,7 @@ Bypass CallKey::add(const c10::IValue& argument) {
 
 Bypass CallKey::add_list(const c10::IValue& list) {
   const auto elements = list.toListRef();
-  words_.add(Tag::List, elements.size());
+  words_.add(Tag::List, kept("length of a list", elements.size()));
   for (const auto& element : elements) {
     if (Bypass bypass = add(element)) return bypass;
   }
@@ -118,19 +121,20 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
   if (!fake) {
     return impl->is_wrapped_number() ? add_wrapped_number(impl) : "non-fake tensor";
   }
-  if (fake.mode() != reinterpret_cast<const PyObject*>(mode_)) return "not our fake";
-  if (fake.has_constant()) return "constant attribute";
+  const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(mode_);
+  if (kept("rule: argument of another mode", !is_ours)) return "not our fake";
+  if (kept("rule: argument with a known value", fake.has_constant())) return "constant attribute";
   return add_fake_tensor(impl);
 }
 
 Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
-  if (is_index_ && tensors_.size() > 0 &&
-      (dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte)) {
+  const bool is_mask = dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte;
+  if (is_index_ && tensors_.size() > 0 && kept("rule: index that is a mask", is_mask)) {
     return "dynamic output shape";
   }
-  if (const auto number = tensors_.find(impl)) {
-    words_.add(Tag::RepeatedTensor, *number);
+  if (const auto number = kept("repeated tensor", tensors_.find(impl))) {
+    words_.add(Tag::RepeatedTensor, kept("which tensor is repeated", *number));
     return nullptr;
   }
   const auto keys = impl->key_set();
@@ -142,16 +146,18 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
 
   const auto device = FakeTensorView::of(impl).device();
   const auto sizes = impl->sizes();
-  words_.add(Tag::FakeTensor, static_cast<uint64_t>(dtype) |
-                                  static_cast<uint64_t>(impl->requires_grad()) << 8 |
-                                  static_cast<uint64_t>(impl->is_wrapped_number()) << 9 |
-                                  device_bits(device) << 16 | sizes.size() << 32);
-  words_.add(keys.raw_repr());
-  words_.add(storage_number(impl));
-  words_.add_integer(storage_bytes.as_int_unchecked());
-  words_.add_integer(impl->storage_offset());
-  for (const auto size : sizes) words_.add_integer(size);
-  for (const auto stride : impl->strides()) words_.add_integer(stride);
+  words_.add(Tag::FakeTensor,
+             kept("dtype", static_cast<uint64_t>(dtype)) |
+                 static_cast<uint64_t>(kept("requires grad", impl->requires_grad())) << 8 |
+                 static_cast<uint64_t>(kept("fake wrapped number", impl->is_wrapped_number())) << 9 |
+                 kept("device of a tensor", device_bits(device)) << 16 |
+                 kept("number of dimensions", sizes.size()) << 32);
+  words_.add(kept("dispatch keys", keys.raw_repr()));
+  words_.add(kept("shared storage", storage_number(impl)));
+  words_.add_integer(kept("bytes of the storage", storage_bytes.as_int_unchecked()));
+  words_.add_integer(kept("offset in the storage", impl->storage_offset()));
+  for (const auto size : sizes) words_.add_integer(kept("size", size));
+  for (const auto stride : impl->strides()) words_.add_integer(kept("stride", stride));
   tensors_.add(impl);
   return nullptr;
 }
@@ -170,9 +176,9 @@ Bypass CallKey::add_wrapped_number(const c10::TensorImpl* impl) {
   if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return "non-fake tensor";
   std::array<uint64_t, 2> value{};
   std::memcpy(value.data(), impl->data(), bytes);
-  words_.add(Tag::WrappedNumber, static_cast<uint64_t>(dtype));
-  words_.add(value[0]);
-  words_.add(value[1]);
+  words_.add(Tag::WrappedNumber, kept("dtype of a number", static_cast<uint64_t>(dtype)));
+  words_.add(kept("value of a number", value[0]));
+  words_.add(kept("second half of a number", value[1]));
   return nullptr;
 }
 

@@ -1,5 +1,7 @@
 #include "cache/operator_facts.h"
 
+#include "cache/kept.h"
+
 #include <ATen/core/enum_tag.h>
 
 #include <algorithm>
@@ -45,16 +47,21 @@ bool is_builtin(std::string_view name) {
 
 const char* bypass_reason(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
-  if (std::ranges::find(attribute_queries, name) != attribute_queries.end()) return "attribute query";
-  if (std::ranges::find(outside_of_the_key, name) != outside_of_the_key.end())
-    return "state outside of the key";
-  if (op.hasTag(at::Tag::data_dependent_output)) return "data dependent output";
+  const auto is_among = [name](const auto& names) { return std::ranges::find(names, name) != names.end(); };
+  if (kept("rule: attribute queries", is_among(attribute_queries))) return "attribute query";
+  if (kept("rule: autograd's records", is_among(outside_of_the_key))) return "state outside of the key";
+  if (kept("rule: data-dependent results", op.hasTag(at::Tag::data_dependent_output))) {
+    return "data dependent output";
+  }
   const bool is_index = name == "aten::index" && op.operator_name().overload_name == "Tensor";
-  if (op.hasTag(at::Tag::dynamic_output_shape) && !is_index) return "dynamic output shape";
-  if (op.hasTag(at::Tag::inplace_view)) return "inplace view";
+  if (kept("rule: dynamic shapes", op.hasTag(at::Tag::dynamic_output_shape) && !is_index)) {
+    return "dynamic output shape";
+  }
+  if (kept("rule: views in place", op.hasTag(at::Tag::inplace_view))) return "inplace view";
   // lift_fresh and lift_fresh_copy turn a tensor that torch.tensor() just made into a constant.
-  if (name == "aten::lift_fresh" || name == "aten::lift_fresh_copy") return "lift";
-  if (!is_builtin(name)) return "non-builtin";
+  const bool lifts = name == "aten::lift_fresh" || name == "aten::lift_fresh_copy";
+  if (kept("rule: lifting", lifts)) return "lift";
+  if (kept("rule: custom operators", !is_builtin(name))) return "non-builtin";
   return nullptr;
 }
 
@@ -81,7 +88,9 @@ OperatorTable::OperatorTable()
 
 void OperatorTable::forget_deregistered() {
   const std::lock_guard lock(deregistered_->mutex);
-  for (const auto id : deregistered_->ids) facts_.erase(id);
+  for (const auto id : deregistered_->ids) {
+    if (kept("operators that went away", true)) facts_.erase(id);
+  }
   deregistered_->ids.clear();
   deregistered_->any.store(false, std::memory_order_release);
 }
@@ -95,10 +104,11 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   facts->results = static_cast<uint32_t>(schema.returns().size());
   facts->bypass = bypass_reason(op);
   const std::string_view name = op.operator_name().name;
-  facts->reads_attention_settings = name.find("scaled_dot_product") != std::string_view::npos ||
-                                    name.find("_fused_sdp_choice") != std::string_view::npos ||
-                                    name.find("multi_head_attention") != std::string_view::npos ||
-                                    name.find("transformer_encoder_layer") != std::string_view::npos;
+  const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||
+                            name.find("_fused_sdp_choice") != std::string_view::npos ||
+                            name.find("multi_head_attention") != std::string_view::npos ||
+                            name.find("transformer_encoder_layer") != std::string_view::npos;
+  facts->reads_attention_settings = kept("which operators are attention", is_attention);
   facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
   return *facts_.emplace(id_of(op), std::move(facts)).first->second;
 }

@@ -1,5 +1,6 @@
 #include "cache/recipe.h"
 
+#include "cache/kept.h"
 #include "objects/fake_tensor.h"
 #include "objects/new_fake_tensor.h"
 
@@ -52,11 +53,11 @@ class Recipe::Recorder {
       steps_.emplace_back(Constant{value});
       return nullptr;
     }
-    if (const auto index = key_.tensors().find(impl)) {
+    if (const auto index = kept("result that is an argument", key_.tensors().find(impl))) {
       steps_.emplace_back(SameAsArgument{*index});
       return nullptr;
     }
-    if (const auto index = built_.find(impl)) {
+    if (const auto index = kept("result that is another result", built_.find(impl))) {
       steps_.emplace_back(SameAsResult{*index});
       return nullptr;
     }
@@ -69,18 +70,25 @@ class Recipe::Recorder {
   // Everything about the tensor must be in what `describe` keeps.
   Bypass why_not_reproducible(const c10::TensorImpl& impl) const {
     const auto fake = FakeTensorView::of(&impl);
-    if (!fake || !fake.is_exactly_fake_tensor()) return "non-FakeTensor output";
-    if (fake.mode() != reinterpret_cast<const PyObject*>(&mode_)) return "not our fake";
-    if (fake.has_constant()) return "constant attribute";
-    if (!fake.is_plain()) return "output with attributes";
-    if (impl.key_set().has(c10::DispatchKey::Sparse)) return "sparse output";
-    if (impl.key_set().has(c10::DispatchKey::SparseCsr)) return "sparse compressed output";
-    if (typeid(impl) != typeid(c10::TensorImpl) || !impl.has_storage()) return "tensor kind";
+    if (!fake || kept("rule: result of a derived class", !fake.is_exactly_fake_tensor())) {
+      return "non-FakeTensor output";
+    }
+    const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(&mode_);
+    if (kept("rule: result of another mode", !is_ours)) return "not our fake";
+    if (kept("rule: result with a known value", fake.has_constant())) return "constant attribute";
+    if (kept("rule: result with attributes", !fake.is_plain())) return "output with attributes";
+    const auto keys = impl.key_set();
+    if (kept("rule: sparse result", keys.has(c10::DispatchKey::Sparse))) return "sparse output";
+    if (kept("rule: sparse compressed result", keys.has(c10::DispatchKey::SparseCsr))) {
+      return "sparse compressed output";
+    }
+    const bool is_plain_kind = typeid(impl) == typeid(c10::TensorImpl);
+    if (kept("rule: result of a special kind", !is_plain_kind) || !impl.has_storage()) return "tensor kind";
     if (impl.has_symbolic_sizes_strides() || impl.storage().sym_nbytes().is_heap_allocated()) {
       return "symbolic output";
     }
     // Below autograd nothing requires grad; a tensor that does carries a history that is not copied.
-    if (impl.requires_grad()) return "output requires grad";
+    if (kept("rule: result that requires grad", impl.requires_grad())) return "output requires grad";
     return nullptr;
   }
 
@@ -92,13 +100,13 @@ class Recipe::Recorder {
         .device = process().devices.object(FakeTensorView::of(&impl).device()),
         .source = StorageSource::Fresh,
         .source_index = 0,
-        .storage_bytes = static_cast<int64_t>(storage->nbytes()),
-        .unsafe_data_ptr = mode_.allow_unsafe_data_ptr_access,
+        .storage_bytes = kept("bytes of a fresh storage", static_cast<int64_t>(storage->nbytes())),
+        .unsafe_data_ptr = kept("warning of data_ptr", mode_.allow_unsafe_data_ptr_access),
     };
-    if (const auto index = key_.storages().find(storage)) {
+    if (const auto index = kept("storage of an argument", key_.storages().find(storage))) {
       tensor.source = StorageSource::Argument;
       tensor.source_index = *index;
-    } else if (const auto earlier = built_on(storage)) {
+    } else if (const auto earlier = kept("storage of another result", built_on(storage))) {
       tensor.source = StorageSource::Result;
       tensor.source_index = *earlier;
     }

@@ -1,5 +1,6 @@
 #include "cache/settings.h"
 
+#include "cache/kept.h"
 #include "cache/words.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -56,15 +57,17 @@ void PythonSettings::renumber() {
 
 uint64_t thread_settings() {
   const auto& context = at::globalContext();
-  const uint64_t flags = static_cast<uint64_t>(c10::InferenceMode::is_enabled()) |
-                         static_cast<uint64_t>(c10::GradMode::is_enabled()) << 1 |
-                         static_cast<uint64_t>(context.deterministicAlgorithms()) << 2 |
-                         static_cast<uint64_t>(context.deterministicAlgorithmsWarnOnly()) << 3 |
-                         static_cast<uint64_t>(context.userEnabledCuDNN()) << 4 |
-                         static_cast<uint64_t>(context.userEnabledMkldnn()) << 5 |
-                         static_cast<uint64_t>(python_dispatcher_enabled()) << 6;
+  const uint64_t flags =
+      static_cast<uint64_t>(kept("inference mode", c10::InferenceMode::is_enabled())) |
+      static_cast<uint64_t>(kept("grad mode", c10::GradMode::is_enabled())) << 1 |
+      static_cast<uint64_t>(kept("determinism", context.deterministicAlgorithms())) << 2 |
+      static_cast<uint64_t>(kept("determinism's warnings", context.deterministicAlgorithmsWarnOnly())) << 3 |
+      static_cast<uint64_t>(kept("cuDNN", context.userEnabledCuDNN())) << 4 |
+      static_cast<uint64_t>(kept("MKLDNN", context.userEnabledMkldnn())) << 5 |
+      static_cast<uint64_t>(kept("Python dispatcher", python_dispatcher_enabled())) << 6;
   const auto default_dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());
-  return flags | default_dtype << 8 | device_bits(torch::tensors::get_default_device()) << 16;
+  const auto default_device = device_bits(torch::tensors::get_default_device());
+  return flags | kept("default dtype", default_dtype) << 8 | kept("default device", default_device) << 16;
 }
 
 uint64_t attention_settings() {
@@ -80,7 +83,7 @@ uint64_t attention_settings() {
     bits |= (static_cast<uint64_t>(backend) & 0xf) << shift;
     shift += 4;
   }
-  return bits;
+  return kept("attention backends", bits);
 }
 
 }  // namespace fastfake

@@ -31,11 +31,11 @@ uint64_t hash_words(c10::ArrayRef<uint64_t> words) {
 }
 
 void Words::add_text(std::string_view text) {
-  add(Tag::Text, text.size());
+  add(Tag::Text, kept("length of a text", text.size()));
   for (size_t i = 0; i < text.size(); i += sizeof(uint64_t)) {
     uint64_t word = 0;
     std::memcpy(&word, text.data() + i, std::min(sizeof(word), text.size() - i));
-    add(word);
+    add(kept("text", word));
   }
 }
 

@@ -1,6 +1,8 @@
 // What the keys of the cache are written in: a flat array of words that only grows.
 #pragma once
 
+#include "cache/kept.h"
+
 #include <c10/core/Device.h>
 #include <c10/util/ArrayRef.h>
 #include <c10/util/SmallVector.h>
@@ -30,7 +32,9 @@ enum class Tag : uint8_t {
   List,
 };
 
-constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) { return static_cast<uint64_t>(tag) | payload << 8; }
+constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) {
+  return kept("kind of argument", static_cast<uint64_t>(tag)) | payload << 8;
+}
 
 inline uint64_t device_bits(c10::Device device) {
   return static_cast<uint64_t>(static_cast<uint8_t>(device.type())) |

@@ -1,5 +1,6 @@
 #include "dispatch/fake_kernel.h"
 
+#include "cache/kept.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/thread_state.h"
 #include "process_state.h"
@@ -89,7 +90,8 @@ class FakeCall {
   // each time: what it does is more than its results.
   bool changed_its_arguments(c10::ArrayRef<c10::IValue> taken) const {
     CallKey after;
-    return after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words();
+    const bool changed = after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words();
+    return kept("rule: changed arguments", changed);
   }
 
   C10_NOINLINE void compare_with_computed(c10::ArrayRef<c10::IValue> results) {

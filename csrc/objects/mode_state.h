@@ -4,6 +4,8 @@
 // part of the mode object itself. Python sees each as an attribute; there is no second copy.
 #pragma once
 
+#include "cache/kept.h"
+
 #include <torch/csrc/python_headers.h>
 
 #include <cstdint>
@@ -27,13 +29,18 @@ struct ModeState {
   uint32_t deleted_attributes;  // bits: which attributes Python deleted and did not set again
 
   // Leaks are found by having every new tensor pass through the Python constructor, which hits do not call.
-  bool answers_from_cache() const noexcept { return cache_enabled && !tracks_leaks; }
+  bool answers_from_cache() const noexcept {
+    return cache_enabled && !kept("rule: leaks are tracked", tracks_leaks);
+  }
 
   // The flags on which the result of a call can depend, as bits of a cache key.
   uint64_t key_bits() const noexcept {
-    return static_cast<uint64_t>(allow_fallback_kernels) | static_cast<uint64_t>(allow_scalar_outputs) << 1 |
-           static_cast<uint64_t>(allow_meta) << 2 | static_cast<uint64_t>(allow_unsafe_data_ptr_access) << 3 |
-           static_cast<uint64_t>(static_shapes) << 4 | static_cast<uint64_t>(shape_env_settings) << 8;
+    return static_cast<uint64_t>(kept("mode: fallback kernels", allow_fallback_kernels)) |
+           static_cast<uint64_t>(kept("mode: scalar outputs", allow_scalar_outputs)) << 1 |
+           static_cast<uint64_t>(kept("mode: meta", allow_meta)) << 2 |
+           static_cast<uint64_t>(kept("mode: unsafe data_ptr", allow_unsafe_data_ptr_access)) << 3 |
+           static_cast<uint64_t>(kept("mode: static shapes", static_shapes)) << 4 |
+           static_cast<uint64_t>(kept("mode: settings of the ShapeEnv", shape_env_settings)) << 8;
   }
 };
 

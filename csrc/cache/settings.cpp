@@ -6,8 +6,7 @@
 #include "process_state.h"
 
 #include <ATen/Context.h>
-#include <c10/core/GradMode.h>
-#include <c10/core/InferenceMode.h>
+#include <c10/core/AutogradState.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
 #include <c10/util/irange.h>
@@ -57,9 +56,10 @@ void PythonSettings::renumber() {
 
 uint64_t thread_settings() {
   const auto& context = at::globalContext();
+  const auto& autograd = c10::AutogradState::get_tls_state();
   const uint64_t flags =
-      static_cast<uint64_t>(kept("inference mode", c10::InferenceMode::is_enabled())) |
-      static_cast<uint64_t>(kept("grad mode", c10::GradMode::is_enabled())) << 1 |
+      static_cast<uint64_t>(kept("inference mode", autograd.get_inference_mode())) |
+      static_cast<uint64_t>(kept("grad mode", autograd.get_grad_mode())) << 1 |
       static_cast<uint64_t>(kept("determinism", context.deterministicAlgorithms())) << 2 |
       static_cast<uint64_t>(kept("determinism's warnings", context.deterministicAlgorithmsWarnOnly())) << 3 |
       static_cast<uint64_t>(kept("cuDNN", context.userEnabledCuDNN())) << 4 |

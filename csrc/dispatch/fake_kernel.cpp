@@ -2,7 +2,9 @@
 
 #include "cache/kept.h"
 #include "dispatch/interpreter_hook.h"
-#include "dispatch/thread_state.h"
+#include "dispatch/mode_stack.h"
+#include "objects/native_mode.h"
+#include "objects/python_guards.h"
 #include "process_state.h"
 
 #include <torch/csrc/jit/python/pybind_utils.h>
@@ -13,20 +15,6 @@
 namespace fastfake {
 
 namespace {
-
-// Says on whose behalf the call on its way to the Fake key was sent there.
-class DispatchingMode {
- public:
-  explicit DispatchingMode(ModeState* mode) : saved_(std::exchange(thread_state.dispatching_mode, mode)) {}
-  ~DispatchingMode() { thread_state.dispatching_mode = saved_; }
-  DispatchingMode(const DispatchingMode&) = delete;
-  DispatchingMode(DispatchingMode&&) = delete;
-  DispatchingMode& operator=(const DispatchingMode&) = delete;
-  DispatchingMode& operator=(DispatchingMode&&) = delete;
-
- private:
-  ModeState* saved_;
-};
 
 // One call. `run` is the recipe; the methods below it are its steps, in the order in which they come.
 class FakeCall {
@@ -119,10 +107,15 @@ class FakeCall {
   CallKey key_;
 };
 
+// Calls reach the kernel through the interpreter hook. What arrives here was sent by somebody who names the
+// key.
 void fake_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  ModeState* mode = std::exchange(thread_state.dispatching_mode, nullptr);
+  const GilGuard gil;
+  PyObject* top = top_mode();
+  ModeState* mode = top == nullptr ? nullptr : native_mode(top);
   TORCH_CHECK_NOT_IMPLEMENTED(mode != nullptr, op.operator_name(),
-                              " was called at DispatchKey::Fake without a FakeTensorMode that sent it there");
+                              " was called at DispatchKey::Fake without an active FakeTensorMode");
+  const auto keep = PyRef::borrow(top);
   FakeCall(op, stack, mode).run();
 }
 
@@ -132,9 +125,8 @@ TORCH_LIBRARY_IMPL(_, Fake, library) {
 
 }  // namespace
 
-void dispatch_to_fake_key(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
-  const DispatchingMode sent(mode);
-  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Fake), stack);
+void run_fake_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
+  FakeCall(op, stack, mode).run();
 }
 
 bool answer_from_cache(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {

@@ -8,8 +8,8 @@
 
 namespace fastfake {
 
-// Sends one call to DispatchKey::Fake on behalf of `mode`, which is alive during the call. Needs the GIL.
-void dispatch_to_fake_key(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode);
+// Runs the kernel for one call on behalf of `mode`, which is alive during the call. Needs the GIL.
+void run_fake_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode);
 
 // Answers a call on fake tensors of `mode` outside of any mode, if the cache can; otherwise leaves the
 // stack as it is and returns false. Needs the GIL.

@@ -61,7 +61,7 @@ class InterpreterHook final : public PyInterpreterVTable {
         if (ModeState* mode = native_mode(top)) {
           // The stack of modes may change under the call; the reference keeps the mode alive.
           const auto keep = PyRef::borrow(top);
-          return dispatch_to_fake_key(op, stack, mode);
+          return run_fake_kernel(op, stack, mode);
         }
       } else if (!in_kernel_invocation()) {
         ModeState* mode = ModeOfArguments().find(torch::jit::last(*stack, op.schema().arguments().size()));
@@ -87,8 +87,15 @@ class InterpreterHook final : public PyInterpreterVTable {
   }
 
   std::string name() const override { return torch_->name(); }
-  void incref(PyObject* object) const override { torch_->incref(object); }
-  void decref(PyObject* object) const override { torch_->decref(object); }
+  void incref(PyObject* object) const override {
+    const GilGuard gil;
+    Py_INCREF(object);
+  }
+  void decref(PyObject* object) const override {
+    if (C10_UNLIKELY(Py_IsInitialized() == 0)) return;  // what is left then is the process's to free
+    const GilGuard gil;
+    Py_DECREF(object);
+  }
   bool try_incref(const c10::impl::PyObjectSlot& slot) const override { return torch_->try_incref(slot); }
   size_t refcnt(PyObject* object) const override { return torch_->refcnt(object); }
   void reportErrorCallback(PyObject* callback, c10::DispatchKey key) const override {

@@ -3,11 +3,8 @@
 
 namespace fastfake {
 
-struct ModeState;
-
 struct ThreadState {
-  bool inside_kernel = false;             // see KernelInvocation
-  ModeState* dispatching_mode = nullptr;  // for which the call now on its way to the Fake key was sent there
+  bool inside_kernel = false;  // see KernelInvocation
 };
 
 inline constinit thread_local ThreadState thread_state;

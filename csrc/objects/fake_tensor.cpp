@@ -1,6 +1,7 @@
 #include "objects/fake_tensor.h"
 
 #include "dispatch/kernel_invocation.h"
+#include "objects/attribute_lookup.h"
 #include "objects/python_guards.h"
 
 #include <structmember.h>
@@ -59,6 +60,7 @@ void register_fake_tensor_class(PyTypeObject* type) {
   if (PyObject_SetAttrString(reinterpret_cast<PyObject*>(type), "device", device.get()) != 0) {
     throw python_error();
   }
+  look_up_c_strings_fast(type);
   // Kept for good: the hook may meet a fake tensor at any time until the process ends.
   Py_INCREF(type);
   process().fake_tensor = registered;

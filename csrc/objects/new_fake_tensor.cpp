@@ -67,9 +67,12 @@ at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mod
   const auto& layout = process().fake_tensor;
   // What THPVariable_Wrap does for a class that it has to examine first; this class is known.
   auto object = PyRef::steal(layout.type->tp_alloc(layout.type, 0));
-  torch::utils::PyObjectPreservation::init_fresh_nonatomic(*impl, object.get());
-  auto* variable = reinterpret_cast<THPVariable*>(object.get());
-  new (&variable->cdata) at::Tensor(std::move(impl));
+  at::Tensor tensor(std::move(impl));
+  // The second reference, from C++, is there before the object is: once both are, taking one goes through the
+  // interpreter's table and its locks. From here on C++ keeps the object alive.
+  new (&reinterpret_cast<THPVariable*>(object.get())->cdata) at::Tensor(tensor);
+  torch::utils::PyObjectPreservation::get_or_init(*tensor.unsafeGetTensorImpl(),
+                                                  [&object] { return object.get(); });
   fill_slot(object.get(), layout.fake_device, device);
   fill_slot(object.get(), layout.fake_mode, mode);
   for (const auto offset :
@@ -80,8 +83,7 @@ at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mod
     const auto observer = PyRef::borrow(layout.observer);  // which may replace itself
     PyRef::steal(PyObject_CallOneArg(observer.get(), object.get()));
   }
-  // This reference to the TensorImpl is the second one, so from here on it keeps the object alive.
-  return variable->cdata;
+  return tensor;
 }
 
 }  // namespace fastfake

@@ -8,19 +8,34 @@
 
 namespace fastfake {
 
-// Holds the GIL for a scope. Autograd calls the interpreter hook from threads and frames that
-// do not have it; taking it twice is cheap.
+// Holds the GIL for a scope. Autograd calls the interpreter hook from threads and frames that do not have it.
+// Threads that Python knows, which is nearly all, take it without the bookkeeping of PyGILState_Ensure.
 class GilGuard {
  public:
-  GilGuard() : state_(PyGILState_Ensure()) {}
-  ~GilGuard() { PyGILState_Release(state_); }
+  GilGuard() : thread_(PyGILState_GetThisThreadState()) {
+    if (C10_UNLIKELY(thread_ == nullptr)) {
+      unknown_thread_ = PyGILState_Ensure();
+    } else if (thread_ != _PyThreadState_UncheckedGet()) {
+      PyEval_RestoreThread(thread_);
+      taken_ = true;
+    }
+  }
+  ~GilGuard() {
+    if (C10_UNLIKELY(thread_ == nullptr)) {
+      PyGILState_Release(unknown_thread_);
+    } else if (taken_) {
+      PyEval_SaveThread();
+    }
+  }
   GilGuard(const GilGuard&) = delete;
   GilGuard(GilGuard&&) = delete;
   GilGuard& operator=(const GilGuard&) = delete;
   GilGuard& operator=(GilGuard&&) = delete;
 
  private:
-  PyGILState_STATE state_;
+  PyThreadState* thread_;
+  bool taken_ = false;
+  PyGILState_STATE unknown_thread_ = PyGILState_UNLOCKED;
 };
 
 // An owned Python reference.

@@ -1,0 +1,28 @@
+#include "objects/attribute_lookup.h"
+
+#include "objects/python_guards.h"
+
+#include <string_view>
+
+namespace fastfake {
+
+namespace {
+
+constexpr std::string_view expected_name = "__torch_function__";
+
+PyObject* get_attribute(PyObject* self, char* name) {
+  static PyObject* const expected = PyUnicode_InternFromString(expected_name.data());
+  const getattrofunc get = Py_TYPE(self)->tp_getattro;
+  if (C10_LIKELY(name == expected_name && expected != nullptr)) return get(self, expected);
+  PyObject* made = PyUnicode_FromString(name);
+  if (made == nullptr) return nullptr;
+  PyObject* found = get(self, made);
+  Py_DECREF(made);
+  return found;
+}
+
+}  // namespace
+
+void look_up_c_strings_fast(PyTypeObject* type) { type->tp_getattr = get_attribute; }
+
+}  // namespace fastfake

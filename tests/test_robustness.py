@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from fastfake import _C, FakeTensor, FakeTensorMode
@@ -325,6 +327,121 @@ def test_attributes_of_a_mode_are_patched_for_a_while_as_torch_does(name: str, v
     with mock.patch.object(mode, name, value):
         assert getattr(mode, name) is value
     assert getattr(mode, name) is before
+
+
+@pytest.fixture
+def observe() -> Iterator[Callable[[Callable[[torch.Tensor], object]], None]]:
+    """Have the given function called with the next fake tensor that native code makes."""
+
+    def once(function: Callable[[torch.Tensor], object]) -> None:
+        def called(tensor: torch.Tensor) -> None:
+            _C.observe_new_tensors(None)
+            function(tensor)
+
+        _C.observe_new_tensors(called)
+
+    yield once
+    _C.observe_new_tensors(None)
+
+
+def test_results_are_on_the_storage_that_the_argument_had_at_the_call(
+    mode: FakeTensorMode, observe: Callable[[Callable[[torch.Tensor], object]], None]
+) -> None:
+    with mode:
+        torch.empty(8, 8).split(1)
+        x, other = torch.empty(8, 8), torch.empty(8, 8)
+        strangers: list[torch.Tensor] = []
+
+        def give_up_the_storage(first: torch.Tensor) -> None:
+            with no_dispatch():
+                first.set_(other)
+                x.set_(other)
+            # If the storage was freed, one of these gets its memory.
+            strangers.extend(torch.empty(5) for _ in range(64))
+
+        observe(give_up_the_storage)
+        hits = FakeTensorMode.cache_info().hits
+        pieces = x.split(1)[1:]
+        assert FakeTensorMode.cache_info().hits > hits
+        storages = {piece.untyped_storage()._cdata for piece in pieces}
+        assert len(storages) == 1
+        assert storages.isdisjoint(t.untyped_storage()._cdata for t in [other, *strangers])
+        assert pieces[0].untyped_storage().nbytes() == 256
+
+
+def test_an_operator_that_gives_its_argument_another_storage_is_computed_each_time(mode: FakeTensorMode) -> None:
+    library = torch.library.Library("aten", "FRAGMENT")
+    library.define("fastfake_swaps(Tensor(a!) x) -> Tensor(a!)")
+
+    def swap(x: torch.Tensor) -> torch.Tensor:
+        x.set_(torch.empty_like(x))
+        return x.view(-1)
+
+    library.impl("fastfake_swaps", swap, "Meta")
+    try:
+        with mode:
+            for _ in range(3):
+                x = torch.empty(2, 3)
+                before = x.untyped_storage()._cdata
+                view = torch.ops.aten.fastfake_swaps(x)
+                assert x.untyped_storage()._cdata == view.untyped_storage()._cdata != before
+        assert FakeTensorMode.cache_info().bypasses["arguments changed"] == 3
+    finally:
+        library._destroy()
+
+
+@pytest.mark.parametrize("call", [lambda x: [x.sin()], lambda x: x.split(1)], ids=["one result", "several results"])
+def test_a_mode_lives_as_long_as_a_call_that_is_answered_for_it(
+    mode: FakeTensorMode,
+    observe: Callable[[Callable[[torch.Tensor], object]], None],
+    call: Callable[[torch.Tensor], list[torch.Tensor]],
+) -> None:
+    with mode:
+        call(torch.empty(8, 8))
+        x = torch.empty(8, 8)
+    used = FakeTensorMode()
+    x.fake_mode = used
+    last_reference = weakref.ref(used)
+    del used
+
+    def take_the_mode_away(first: torch.Tensor) -> None:
+        first.fake_mode = x.fake_mode = mode
+        gc.collect()
+        alive.append(last_reference() is not None)
+
+    alive: list[bool] = []
+    observe(take_the_mode_away)
+    call(x)
+    assert alive == [True]
+
+
+def test_a_mode_lives_as_long_as_a_tensor_of_it_is_detached(mode: FakeTensorMode) -> None:
+    with mode:
+        x = torch.empty(3, requires_grad=True)
+    used = FakeTensorMode()
+    x.fake_mode = used
+    last_reference = weakref.ref(used)
+
+    class TakesTheModeWhenCollected:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            x.fake_mode = mode
+
+    del used
+    gc.collect()
+    threshold = gc.get_threshold()
+    gc.disable()
+    TakesTheModeWhenCollected()
+    gc.set_threshold(1)
+    try:
+        gc.enable()
+        alias = x.data  # the collector runs inside, before CPython 3.12
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+    assert alias.fake_mode is last_reference()
 
 
 def test_apply_is_refused_where_torchs_fake_tensor_takes_the_process_down(mode: FakeTensorMode) -> None:

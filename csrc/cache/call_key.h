@@ -31,7 +31,8 @@ class CallKey {
   c10::ArrayRef<uint64_t> words() const { return words_.all(); }
   uint64_t hash() const { return hash_; }
   // The distinct fake tensors among the arguments, those inside lists too, and their distinct storages, in
-  // the order of the arguments. Both are alive while the arguments are.
+  // the order of the arguments. The tensors are alive while the arguments are. The storages are those that
+  // they had when the key was built: Python code can give a tensor another one.
   const FirstSeen<c10::TensorImpl>& tensors() const { return tensors_; }
   const FirstSeen<c10::StorageImpl>& storages() const { return storages_; }
 

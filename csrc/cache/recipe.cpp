@@ -129,7 +129,9 @@ class Recipe::Recorder {
 class Recipe::Builder {
  public:
   Builder(const std::vector<Step>& steps, const CallKey& key, PyObject* mode)
-      : next_(steps.begin()), end_(steps.end()), key_(key), mode_(mode) {}
+      : next_(steps.begin()), end_(steps.end()), key_(key), mode_(mode) {
+    if (steps.size() > 1) keep_storages_of_arguments();
+  }
 
   bool done() const { return next_ == end_; }
 
@@ -145,6 +147,20 @@ class Recipe::Builder {
   }
 
  private:
+  // Making a result can run Python code, which can give an argument another storage. Results that come
+  // later are on the one that it had.
+  void keep_storages_of_arguments() {
+    const c10::StorageImpl* last = nullptr;
+    for (auto step = next_; step != end_; ++step) {
+      const auto* tensor = std::get_if<NewTensor>(&*step);
+      if (tensor == nullptr || tensor->source != StorageSource::Argument) continue;
+      auto storage = storage_for(*tensor);
+      if (storage.unsafeGetStorageImpl() == last) continue;
+      last = storage.unsafeGetStorageImpl();
+      kept_.push_back(std::move(storage));
+    }
+  }
+
   at::Tensor make_tensor(const NewTensor& recipe) {
     at::Tensor tensor =
         adopt_as_fake(clone_on_storage(*recipe.prototype, storage_for(recipe)), mode_, recipe.device);
@@ -180,6 +196,7 @@ class Recipe::Builder {
   std::vector<Step>::const_iterator end_;
   const CallKey& key_;
   PyObject* mode_;
+  c10::SmallVector<c10::Storage, 2> kept_;
   c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
 };
 

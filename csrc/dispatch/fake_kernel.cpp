@@ -11,6 +11,7 @@
 #include <torch/library.h>
 
 #include <utility>
+#include <vector>
 
 namespace fastfake {
 
@@ -62,8 +63,10 @@ class FakeCall {
   }
 
   C10_NOINLINE void compute_and_record() {
-    // The computation takes the arguments off the stack; the copy keeps them for the recipe.
+    // The computation takes the arguments off the stack and may change their storages; the copies keep both
+    // for the recipe.
     const auto taken = arguments().vec();
+    const auto storages = storages_of_arguments();
     const size_t below = stack_->size() - facts_.arguments;
     compute();
     const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
@@ -74,11 +77,28 @@ class FakeCall {
     cache_.insert(key_, std::move(recipe), bypass);
   }
 
-  // An operator that resizes, restrides or otherwise changes the metadata of an argument does so again
-  // each time: what it does is more than its results.
+  std::vector<c10::Storage> storages_of_arguments() const {
+    std::vector<c10::Storage> storages;
+    for (size_t i = 0; i < key_.storages().size(); ++i) {
+      storages.emplace_back(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(key_.storages()[i]));
+    }
+    return storages;
+  }
+
+  // `after` is a key with equal words, so it has as many storages.
+  bool has_storages_of(const CallKey& after) const {
+    for (size_t i = 0; i < key_.storages().size(); ++i) {
+      if (after.storages()[i] != key_.storages()[i]) return false;
+    }
+    return true;
+  }
+
+  // An operator that resizes, restrides or otherwise changes the metadata of an argument, or its storage,
+  // does so again each time: what it does is more than its results.
   bool changed_its_arguments(c10::ArrayRef<c10::IValue> taken) const {
     CallKey after;
-    const bool changed = after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words();
+    const bool changed = after.build(facts_, *mode_, taken) != nullptr || after.words() != key_.words() ||
+                         !has_storages_of(after);
     return kept("rule: changed arguments", changed);
   }
 

@@ -65,7 +65,11 @@ class InterpreterHook final : public PyInterpreterVTable {
         }
       } else if (!in_kernel_invocation()) {
         ModeState* mode = ModeOfArguments().find(torch::jit::last(*stack, op.schema().arguments().size()));
-        if (mode != nullptr && answer_from_cache(op, stack, mode)) return;
+        if (mode != nullptr) {
+          // Python code that runs while results are made may take the mode from the argument.
+          const auto keep = PyRef::borrow(reinterpret_cast<PyObject*>(mode));
+          if (answer_from_cache(op, stack, mode)) return;
+        }
       }
     }
     torch_->dispatch(op, stack);

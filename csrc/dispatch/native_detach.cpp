@@ -4,6 +4,7 @@
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
+#include "objects/python_guards.h"
 
 #include <c10/core/InferenceMode.h>
 
@@ -22,9 +23,11 @@ c10::intrusive_ptr<c10::TensorImpl> detach_fake(const c10::TensorImpl& self) {
   if (top == nullptr ? !dispatches_natively(Py_TYPE(fake.object())) : top != fake.mode()) return {};
   const ModeState* mode = native_mode(fake.mode());
   if (mode == nullptr || !mode->answers_from_cache() || mode->cache_crosscheck_enabled) return {};
+  // Making the alias can run Python code, which may take the mode from the tensor.
+  const auto keep = PyRef::borrow(fake.mode());
   ++process().cache.statistics.hits;
   auto alias = clone_on_storage(self, self.storage());
-  return adopt_as_fake(std::move(alias), fake.mode(), process().devices.object(fake.device()))
+  return adopt_as_fake(std::move(alias), keep.get(), process().devices.object(fake.device()))
       .getIntrusivePtr();
 }
 

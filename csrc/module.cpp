@@ -97,6 +97,13 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_cache_limit", wrap_pybind_function([](size_t bytes) { process().cache.set_limit(bytes); }),
              py::arg("bytes"));
 
+  module.def("watch_tables", wrap_pybind_function([](const py::tuple& dictionaries, const py::list& rules) {
+               process().registrations.watch(dictionaries.ptr(), rules.ptr());
+             }),
+             py::arg("dictionaries"), py::arg("rules"));
+  module.def("note_registration", wrap_pybind_function([] { process().registrations.note(); }));
+  module.def("registrations", wrap_pybind_function([] { return process().registrations.number(); }));
+
   module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
                process().python_settings.watch(variables.ptr());
              }),

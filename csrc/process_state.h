@@ -7,6 +7,7 @@
 
 #include "cache/dispatch_cache.h"
 #include "cache/operator_facts.h"
+#include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
 #include "objects/interned_devices.h"
@@ -21,6 +22,7 @@ struct ProcessState {
   FakeModeClass fake_mode;
   InternedDevices devices;
   OperatorTable operators;
+  Registrations registrations;
   PythonSettings python_settings;
   ValueNumbers value_numbers;
   DispatchCache cache;

@@ -37,12 +37,16 @@ void DispatchCache::erase(c10::ArrayRef<uint64_t> words) {
 }
 
 void DispatchCache::clear() {
+  statistics = {};
+  drop_entries();
+}
+
+void DispatchCache::drop_entries() {
   // The entries die after the members are consistent again: a destructor may run Python code.
   auto entries = std::exchange(table_, {});
   clock_.clear();
   hand_ = 0;
   bytes_ = 0;
-  statistics = {};
 }
 
 void DispatchCache::set_limit(size_t bytes) {

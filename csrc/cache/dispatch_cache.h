@@ -45,6 +45,8 @@ class DispatchCache {
   // Drops the entry with these words, if there is one.
   void erase(c10::ArrayRef<uint64_t> words);
   void clear();
+  // Drops all entries; the statistics go on.
+  void drop_entries();
 
   // All entries, in no order that means anything. Valid until the cache changes.
   c10::ArrayRef<CacheEntry*> entries() const { return clock_; }

@@ -10,6 +10,7 @@
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/library.h>
 
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -74,7 +75,10 @@ class FakeCall {
     const Bypass bypass =
         changed_its_arguments(taken) ? "arguments changed" : recipe.record(key_, *mode_, results);
     ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
-    cache_.insert(key_, std::move(recipe), bypass);
+    // What was computed may be what a kernel said that has been replaced meanwhile.
+    if (process().registrations.number() == registrations_) {
+      cache_.insert(key_, std::move(recipe), bypass);
+    }
   }
 
   std::vector<c10::Storage> storages_of_arguments() const {
@@ -124,6 +128,7 @@ class FakeCall {
   ModeState* mode_;
   const OperatorFacts& facts_;
   DispatchCache& cache_ = process().cache;
+  const uint64_t registrations_ = process().registrations.number();
   CallKey key_;
 };
 

@@ -83,6 +83,15 @@ def common_device(
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
     """Make the values of these variables part of every cache key."""
 
+def watch_tables(dictionaries: tuple[dict[Any, Any], ...], rules: list[Any]) -> None:
+    """Make earlier answers unreachable when one of the dictionaries changes, or the length of `rules`."""
+
+def note_registration() -> None:
+    """Make earlier answers unreachable, as something was registered on which they may depend."""
+
+def registrations() -> int:
+    """Return a number that grows when something was registered since it was last asked for."""
+
 def cache_statistics() -> tuple[int, int, dict[str, int], int]:
     """Return hits, misses, bypasses by reason, and the number of entries."""
 

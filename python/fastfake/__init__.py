@@ -23,6 +23,7 @@ _check_torch_version()
 
 from . import _C  # noqa: E402
 from . import config as _config  # noqa: E402
+from . import registrations as _registrations  # noqa: E402
 from .cache import DispatchCacheInfo  # noqa: E402
 from .converter import FakeTensorConverter  # noqa: E402
 from .copy_mode import FakeCopyMode  # noqa: E402
@@ -51,6 +52,7 @@ from .queries import (  # noqa: E402
 )
 
 _C.watch_settings(_config.RESULTS_DEPEND_ON)
+_C.watch_tables(_registrations.TABLES, _registrations.RULES)
 _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
 
 __all__ = [

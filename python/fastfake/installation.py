@@ -24,7 +24,7 @@ import torch._subclasses.fake_impls  # a first import after installing would bin
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch._ops import OperatorBase
 
-from . import _C, rebinding
+from . import _C, rebinding, registrations
 from .fake_tensor import FakeTensor
 
 __all__ = ["ensure_installed", "install", "install_temporarily", "is_disabled", "is_installed", "uninstall"]
@@ -113,6 +113,7 @@ def _put_ours_in_place() -> None:
     exchange = _exchange()
     if exchange.unknown:
         log.warning("torch's fake tensor module has names unknown to fastfake: %s", ", ".join(exchange.unknown))
+    registrations.watch_kernels()
     _carry_settings(*exchange.configs)
     _rebind_rule_tables(exchange.ours_of)
     # First, as what takes changes back refers to torch's objects too.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["decompose", "fast_implementation", "torch_decomp_decompositions"]
 
 
-@functools.cache
 def torch_decomp_decompositions(func: OpOverload) -> bool:
     """Whether the decomposition of ``func`` is one of ``torch._decomp.decompositions``.
 
@@ -45,9 +43,12 @@ def decompose(call: Call, traits: OperatorTraits) -> object:
 
     With static sizes only decompositions that are known to be exact are run, and none on sparse tensors.
     """
-    if not traits.may_decompose or (call.has_symbolic_sizes and traits.handles_unbacked_sizes):
-        return NOT_HANDLED
     func = call.func
+    # Python's meta functions go before decompositions.
+    if not traits.may_decompose or func in torch._decomp.meta_table:
+        return NOT_HANDLED
+    if call.has_symbolic_sizes and traits.handles_unbacked_sizes:
+        return NOT_HANDLED
     decomposition = torch._decomp.decomposition_table.get(func)
     if decomposition is not None:
         exact = torch_decomp_decompositions(func) and not any(is_sparse_any(t) for t in call.fake_args)

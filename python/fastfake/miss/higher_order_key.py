@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.fx.experimental.sym_node import SymNode
 from torch.utils.weak import WeakIdRef
 
+from .. import _C
 from ..fake_tensor import FakeTensor
 from ..metadata import extract_tensor_metadata
 from .call import Call
@@ -82,6 +83,7 @@ class CallKey:
             torch.is_grad_enabled(),
             None if shape_env is None else shape_env.settings,
             get_proxy_mode() is not None,
+            _C.registrations(),
         ]
         self._add(call.args)
         self._add(call.kwargs)

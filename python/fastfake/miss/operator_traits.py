@@ -77,8 +77,7 @@ class OperatorTraits:
         is_inplace_view: it changes the metadata of its argument.
         is_random: its result depends on a random state.
         may_fold: its result may be computed from known values.
-        has_python_meta: a Python meta function is registered, which goes before decompositions.
-        may_decompose: neither a Python meta nor a C++ meta that takes symbols makes decomposing needless.
+        may_decompose: there is no C++ meta that takes symbols, which makes decomposing needless.
         handles_unbacked_sizes: with symbolic sizes its fake implementation goes before decompositions.
         prim_meta: the meta function of a primitive, which wraps its own results.
     """
@@ -87,7 +86,6 @@ class OperatorTraits:
     is_inplace_view: bool
     is_random: bool
     may_fold: bool
-    has_python_meta: bool
     may_decompose: bool
     handles_unbacked_sizes: bool
     prim_meta: Callable[..., Any] | None
@@ -96,8 +94,6 @@ class OperatorTraits:
 @functools.cache
 def traits_of(func: OpOverload) -> OperatorTraits:
     """Decide the traits of ``func``."""
-    from torch._decomp import meta_table
-
     tags = func.tags
     inplace_view = torch.Tag.inplace_view in tags
     is_random = torch.Tag.nondeterministic_seeded in tags
@@ -105,14 +101,12 @@ def traits_of(func: OpOverload) -> OperatorTraits:
     # argument would do so to the value only. detach_ restrides nothing.
     keeps_shapes = not inplace_view or func is aten.detach_.default
     is_prim = "prims::" in func._schema.name
-    has_python_meta = func in meta_table
     return OperatorTraits(
         is_lift=func in LIFT_OPERATORS,
         is_inplace_view=inplace_view,
         is_random=is_random,
         may_fold=not is_random and keeps_shapes and func is not aten._nested_tensor_from_tensor_list.default,
-        has_python_meta=has_python_meta,
-        may_decompose=not has_python_meta and not cpp_meta_supports_symint(func),
+        may_decompose=not cpp_meta_supports_symint(func),
         handles_unbacked_sizes=func in _HANDLE_UNBACKED_SIZES,
         prim_meta=getattr(func, "prim_meta_impl", None) if is_prim else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,6 +183,16 @@ def test_torchs_side_runs_on_torchs_classes_even_where_fastfake_is_installed() -
         with TORCH.active():
             assert torch_fake_tensor.FakeTensorMode is TORCH.mode_class is not fastfake.FakeTensorMode
         assert torch_fake_tensor.FakeTensorMode is fastfake.FakeTensorMode
+
+
+def test_fake_tensors_of_torchs_side_are_no_reason_for_a_warning_on_fastfakes() -> None:
+    with TORCH.active(), TORCH.mode_class():
+        kept = torch.empty(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with FASTFAKE.active():
+            assert fastfake.is_installed()
+    del kept
 
 
 def test_resident_memory_grows_with_an_allocation_that_is_written_to() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,17 @@ def uninstalled() -> Iterator[None]:
             fastfake.install()
 
 
+@contextmanager
+def installed() -> Iterator[None]:
+    """Run a block on fastfake's classes, without the warning that the other side's tensors exist: they are to."""
+    with ExitStack() as installation:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*fake tensors of torch's own class exist already")
+            installation.enter_context(fastfake.install_temporarily())
+        yield
+
+
 with uninstalled():
     TORCH = Side("torch", torch_fake_tensor.FakeTensorMode, torch_fake_tensor.FakeTensor, uninstalled)
-FASTFAKE = Side("fastfake", fastfake.FakeTensorMode, fastfake.FakeTensor, fastfake.install_temporarily)
+FASTFAKE = Side("fastfake", fastfake.FakeTensorMode, fastfake.FakeTensor, installed)
 SIDES = {side.name: side for side in (TORCH, FASTFAKE)}

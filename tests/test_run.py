@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -162,18 +161,13 @@ def test_the_program_has_our_classes_and_nothing_is_printed(script: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, "the program's own fastfake.fake_mode\n", "")
 
 
-def test_stats_tell_of_the_cache_and_the_time_saved_after_the_program(script: Path) -> None:
+def test_stats_tell_of_the_cache_after_the_program(script: Path) -> None:
     script.write_text(USES_FAKE_TENSORS)
     done = execute([*OURS, "--stats", "program.py"], script.parent)
     assert done.stdout == "the program's own fastfake.fake_mode\n"
-    cache, bypasses, saved = done.stderr.splitlines()
+    cache, bypasses = done.stderr.splitlines()
     assert cache == "fastfake: 98 calls answered from the cache, 2 computed and kept in 2 entries"
     assert bypasses == "fastfake: 0 calls not cacheable"
-    match = re.search(r"about (\S+) s saved, if a call takes torch (\S+) us and fastfake (\S+) us", saved)
-    assert match
-    seconds, theirs, ours = map(float, match.groups())
-    assert theirs > ours > 0
-    assert seconds == pytest.approx(98 * (theirs - ours) / 1e6, rel=0.1)
 
 
 def test_stats_come_after_a_traceback_too_and_keep_the_exit_code(script: Path) -> None:
@@ -188,3 +182,10 @@ def test_when_disabled_the_program_runs_on_torchs_classes(script: Path) -> None:
     done = execute([*OURS, "--stats", "program.py"], script.parent, FASTFAKE_DISABLE="1")
     assert done.stdout == "the program's own torch._subclasses.fake_tensor\n"
     assert "fastfake: not installed at exit: no statistics" in done.stderr
+
+
+def test_an_unknown_command_is_named_with_those_there_are(tmp_path: Path) -> None:
+    done = execute([sys.executable, "-m", "fastfake", "foo"], tmp_path)
+    assert done.returncode == 2
+    assert "argument COMMAND: invalid choice: 'foo'" in done.stderr
+    assert "demo" in done.stderr and "run" in done.stderr

@@ -14,7 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``python -m fastfake``; each subcommand's arguments name the function that runs it."""
     parser = argparse.ArgumentParser(prog="python -m fastfake", description="Fake tensors for torch, natively.")
     parser.add_argument("--version", action="version", version=f"fastfake {__version__}")
-    subcommands = parser.add_subparsers(title="subcommands", metavar="")
+    subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
     demo.add_parser(subcommands)
     run.add_parser(subcommands)
     return parser

@@ -33,9 +33,7 @@ def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser])
         "Processes that the program starts afresh have fastfake only if they import fastfake.shim.",
         epilog="The exit code is the program's.",
     )
-    parser.add_argument(
-        "--stats", action="store_true", help="at exit, print what the cache did and an estimate of the time saved"
-    )
+    parser.add_argument("--stats", action="store_true", help="at exit, print what the cache did")
     parser.add_argument("-m", dest="module", nargs="...", help="a module, by name, and its arguments")
     parser.add_argument("script", nargs="...", metavar="SCRIPT", help="a script, by path, and its arguments")
     parser.set_defaults(run=run, parser=parser)

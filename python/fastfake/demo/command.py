@@ -95,10 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Torch takes seconds to import, which nobody should wait for to read the help.
-    from rich.console import Console
-
-    from fastfake.demo.alternation import Plan, run_alternately
     from fastfake.demo.errors import DemoError
+
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        raise DemoError("prints its tables with rich, which is not installed: pip install 'fastfake[demo]'") from None
+    from fastfake.demo.alternation import Plan, run_alternately
     from fastfake.demo.report import print_table, print_verdict, write_json
 
     if arguments.json is not None and not arguments.json.parent.is_dir():

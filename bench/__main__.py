@@ -49,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"bench {arguments.suite} needs {error.name}: {REQUIREMENTS[error.name]}", file=sys.stderr)
         return 2
+    import torch
+
+    # Small operators gain nothing from further threads, which would make figures depend on how many cores are free.
+    torch.set_num_threads(1)
     return int(suite.main(arguments.options))
 
 

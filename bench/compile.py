@@ -179,13 +179,18 @@ def _described(outcome: Outcome) -> dict[str, object]:
 def _show(title: str, outcomes: Sequence[Outcome]) -> None:
     table = Table(title=title)
     table.add_column("target")
-    for column in ("nodes", *SIDES, "ratio", "on the clock", "share", "gc", "bound", "ratio/bound", "saved"):
+    times = [column for side in SIDES for column in (side, "min")]
+    for column in ("nodes", *times, "ratio", "on the clock", "share", "gc", "bound", "ratio/bound", "saved"):
         table.add_column(column, justify="right")
     for outcome in outcomes:
         table.add_row(
             outcome.measured.name,
             "+".join(str(count) for count in outcome.nodes),
-            *(report.time(outcome.measured, side) for side in SIDES),
+            *(
+                text
+                for side in SIDES
+                for text in (report.time(outcome.measured, side), report.least_time(outcome.measured, side))
+            ),
             f"{outcome.ratio:.2f}",
             f"{outcome.clock_ratio:.2f}",
             f"{outcome.share:.1%}",

@@ -31,8 +31,6 @@ def main(argv: Sequence[str]) -> int:
         The exit status.
     """
     options = _parser().parse_args(argv)
-    # Figures should not depend on how many cores are free.
-    torch.set_num_threads(1)
     if options.side == "fastfake":
         import fastfake.shim
 

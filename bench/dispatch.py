@@ -12,7 +12,6 @@ from timeit import Timer
 from typing import Any
 
 import pyperf
-import torch
 
 from bench import profile, report
 from bench.alternate import Measured, alternate, calibrated_loops
@@ -87,8 +86,6 @@ def main(argv: Sequence[str]) -> int:
             print(f"{case.kind:<12}{case.name:<32}{case.call}")
         return 0
 
-    # Small operators gain nothing from further threads, which would make eager's figures depend on the machine's load.
-    torch.set_num_threads(1)
     if profiled:
         return _profile(profiled[0])
 

@@ -175,8 +175,6 @@ def main(argv: Sequence[str]) -> int:
     sides: list[Side] = [Torch(), Fastfake()]
     if options.eager:
         sides.append(Eager())
-    # As in the suite of operators: eager's figures should not depend on how many cores are free.
-    torch.set_num_threads(1)
     names = options.model or list(MODELS)
     measured = []
     with report.progress() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,9 @@ def positive(text: str) -> int:
 
 
 def show(table: Table) -> None:
-    """Prints a table to standard output."""
+    """Prints a table to standard output, with what it was measured on."""
+    threads = torch.get_num_threads()
+    table.caption = f"{_cpu()}, torch {torch.__version__}, {threads} intra-op thread{'s' if threads > 1 else ''}"
     _output.print(table)
 
 
@@ -87,7 +90,7 @@ def geometric_means_by_kind(measured: Sequence[Measured]) -> dict[str, dict[str,
 
 
 def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> None:
-    """Prints the medians and ratios of every case, and the geometric means.
+    """Prints the medians, minima and ratios of every case, and the geometric means.
 
     Args:
         title: The title of the table of cases.
@@ -99,10 +102,13 @@ def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> No
     table = Table(title=title)
     table.add_column("kind")
     table.add_column("case")
-    for column in [*sides, *ratios]:
-        table.add_column(column, justify="right")
+    for side in sides:
+        table.add_column(side, justify="right")
+        table.add_column("min", justify="right")
+    for ratio in ratios:
+        table.add_column(ratio, justify="right")
     for case in measured:
-        times = (time(case, side) for side in sides)
+        times = (text for side in sides for text in (time(case, side), least_time(case, side)))
         table.add_row(case.kind, case.name, *times, *_ratios(geometric_means([case]), ratios))
     show(table)
 
@@ -123,6 +129,11 @@ def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> No
 def time(case: Measured, side: str) -> str:
     """Writes the median of a side with its unit; nothing if the side was not measured."""
     return case.benchmarks[side].format_value(case.medians[side]) if side in case.medians else ""
+
+
+def least_time(case: Measured, side: str) -> str:
+    """Writes the fastest measurement of a side with its unit; nothing if the side was not measured."""
+    return case.benchmarks[side].format_value(case.minima[side]) if side in case.minima else ""
 
 
 def _ratios(means: Mapping[str, float], columns: Sequence[str]) -> list[str]:
@@ -173,10 +184,20 @@ def write_pyperf(path: Path, measured: Sequence[Measured]) -> None:
     pyperf.BenchmarkSuite(benchmarks).dump(str(path), replace=True)
 
 
+@functools.cache
+def _collected() -> dict[str, Any]:
+    return dict(pyperf.Run([1.0], metadata={"name": "machine"}, collect_metadata=True).get_metadata())
+
+
+def _cpu() -> str:
+    return str(_collected().get("cpu_model_name", "unknown CPU"))
+
+
 def _metadata() -> dict[str, Any]:
-    collected = pyperf.Run([1.0], metadata={"name": "machine"}, collect_metadata=True).get_metadata()
+    collected = _collected()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "torch_version": torch.__version__,
+        "intra_op_threads": torch.get_num_threads(),
         **{name: collected[name] for name in _METADATA if name in collected},
     }

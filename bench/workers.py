@@ -38,7 +38,8 @@ def run_worker(module: str, *arguments: str) -> dict[str, Any]:
         finished = subprocess.run(
             [sys.executable, "-m", f"bench.{module}", *arguments],
             cwd=ROOT,
-            env={**environment, "TORCHINDUCTOR_CACHE_DIR": folder},
+            # One thread within operators, as in the suites' own process.
+            env={**environment, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": folder},
             capture_output=True,
             text=True,
             check=False,

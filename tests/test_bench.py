@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.workers import run_worker
 
 for requirement in ("fastfake", "pyperf", "rich"):
     pytest.importorskip(requirement)
@@ -101,7 +102,24 @@ def test_dispatch_states_what_it_ran_on_without_naming_the_machine(dispatch: tup
     assert report["suite"] == "dispatch"
     assert report["settings"]["rounds"] == 2
     assert {"date", "torch_version", "python_version"} <= set(report["metadata"])
+    assert report["metadata"]["intra_op_threads"] == 1
     assert "hostname" not in report["metadata"]
+
+
+def test_tables_show_the_minimum_beside_the_median_and_what_was_measured_on(
+    dispatch: tuple[str, dict[str, Any]],
+) -> None:
+    output, report = dispatch
+    heading = next(line for line in output.splitlines() if "torch" in line and "eager" in line)
+    assert [word for word in heading.split() if word.isalpha()] == (
+        ["kind", "case", "torch", "min", "fastfake", "min", "eager", "min"]
+    )
+    assert f"{report['metadata'].get('cpu_model_name', 'unknown CPU')}, torch" in output
+    assert "1 intra-op thread" in output
+
+
+def test_worker_processes_compute_with_one_thread() -> None:
+    assert run_worker("overheads_worker", "torch")["threads"] == 1
 
 
 def test_dispatch_tells_how_the_cache_served_a_call(dispatch: tuple[str, dict[str, Any]]) -> None:

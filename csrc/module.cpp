@@ -32,6 +32,7 @@ class KernelInvocationContext {
 };
 
 void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare) {
+  TORCH_CHECK(process().fake_mode.type == nullptr, "the classes of fake tensors are registered already");
   register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
   register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
   Py_XSETREF(process().crosscheck, Py_NewRef(compare.ptr()));

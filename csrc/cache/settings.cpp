@@ -24,6 +24,7 @@ bool python_dispatcher_enabled() {
 }  // namespace
 
 void PythonSettings::watch(PyObject* context_variables) {
+  TORCH_CHECK(count_ == 0, "settings are watched already");
   const auto count = static_cast<size_t>(PyTuple_GET_SIZE(context_variables));
   TORCH_CHECK_VALUE(count <= most, "at most ", most, " settings can be watched");
   for (const auto i : c10::irange(count)) {

@@ -61,7 +61,6 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }
-  hash_ = hash_words(words());
   return nullptr;
 }
 

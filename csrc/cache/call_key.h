@@ -29,7 +29,8 @@ class CallKey {
   Bypass build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments);
 
   c10::ArrayRef<uint64_t> words() const { return words_.all(); }
-  uint64_t hash() const { return hash_; }
+  uint64_t operator_id() const { return words().front(); }
+  uint64_t hash() const { return hash_words(words()); }
   // The distinct fake tensors among the arguments, those inside lists too, and their distinct storages, in
   // the order of the arguments. The tensors are alive while the arguments are. The storages are those that
   // they had when the key was built: Python code can give a tensor another one.
@@ -50,7 +51,6 @@ class CallKey {
   FirstSeen<c10::StorageImpl> storages_;
   const ModeState* mode_ = nullptr;
   bool is_index_ = false;
-  uint64_t hash_ = 0;
 };
 
 }  // namespace fastfake

@@ -5,18 +5,19 @@
 
 namespace fastfake {
 
-c10::intrusive_ptr<CacheEntry> DispatchCache::find(const CallKey& key) {
+CacheEntry* DispatchCache::look_up(const CallKey& key) {
   const auto found = table_.find(WordsView{key.words(), key.hash()});
-  if (found == table_.end()) return {};
-  found->second->hit_since_sweep = true;
-  return found->second;
+  if (found == table_.end()) return nullptr;
+  if (key.operator_id() >= last_hits_.size()) last_hits_.resize(key.operator_id() + 1, nullptr);
+  return last_hits_[key.operator_id()] = found->second.get();
 }
 
 void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
-  if (table_.find(WordsView{key.words(), key.hash()}) != table_.end()) return;
+  const uint64_t hash = key.hash();
+  if (table_.find(WordsView{key.words(), hash}) != table_.end()) return;
   auto entry = c10::make_intrusive<CacheEntry>();
   entry->words = key.words().vec();
-  entry->hash = key.hash();
+  entry->hash = hash;
   entry->bypass = bypass;
   entry->recipe = std::move(recipe);
   bytes_ += entry->bytes();
@@ -45,6 +46,7 @@ void DispatchCache::drop_entries() {
   // The entries die after the members are consistent again: a destructor may run Python code.
   auto entries = std::exchange(table_, {});
   clock_.clear();
+  last_hits_.clear();
   hand_ = 0;
   bytes_ = 0;
 }
@@ -57,6 +59,8 @@ void DispatchCache::set_limit(size_t bytes) {
 void DispatchCache::erase_at(size_t position_in_clock) {
   const CacheEntry* entry = clock_[position_in_clock];
   bytes_ -= entry->bytes();
+  const uint64_t operator_id = entry->words.front();
+  if (last_hit_of(operator_id) == entry) last_hits_[operator_id] = nullptr;
   clock_[position_in_clock] = clock_.back();
   clock_.pop_back();
   table_.erase(WordsView{entry->words, entry->hash});

@@ -38,7 +38,13 @@ class DispatchCache {
  public:
   // The entry for `key`, or null. The caller's reference keeps the entry whole if Python code that runs
   // meanwhile clears the cache.
-  c10::intrusive_ptr<CacheEntry> find(const CallKey& key);
+  c10::intrusive_ptr<CacheEntry> find(const CallKey& key) {
+    CacheEntry* last = last_hit_of(key.operator_id());
+    if (last == nullptr || key.words() != last->words) last = look_up(key);
+    if (last == nullptr) return {};
+    last->hit_since_sweep = true;
+    return c10::intrusive_ptr<CacheEntry>::reclaim_copy(last);
+  }
   void insert(const CallKey& key, Recipe recipe, Bypass bypass);
   // The entry with these words, or null, for those who only look: it does not count as a hit.
   const CacheEntry* peek(c10::ArrayRef<uint64_t> words) const;
@@ -70,11 +76,18 @@ class DispatchCache {
     size_t operator()(const WordsView& view) const { return view.hash; }
   };
 
+  CacheEntry* last_hit_of(uint64_t operator_id) const {
+    return operator_id < last_hits_.size() ? last_hits_[operator_id] : nullptr;
+  }
+  CacheEntry* look_up(const CallKey& key);
   void erase_at(size_t position_in_clock);
   void sweep();
 
   ska::flat_hash_map<WordsView, c10::intrusive_ptr<CacheEntry>, HashOfWords> table_;
   std::vector<CacheEntry*> clock_;  // all entries of the table, in the order in which sweeps look at them
+  // By operator: programs often repeat a call, and comparing its words with those of the last hit is less
+  // than hashing them. Entries of the table, or null.
+  std::vector<CacheEntry*> last_hits_;
   size_t hand_ = 0;
   size_t bytes_ = 0;
   size_t limit_ = size_t{256} << 20;

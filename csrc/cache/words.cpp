@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace fastfake {
 
@@ -28,6 +29,14 @@ uint64_t hash_words(c10::ArrayRef<uint64_t> words) {
   }
   if (i < words.size()) hash = mix(words[i] ^ first_secret, hash ^ second_secret);
   return hash;
+}
+
+void Words::grow() {
+  auto larger = std::make_unique_for_overwrite<uint64_t[]>(2 * capacity_);
+  std::copy_n(begin_, size_, larger.get());
+  outside_ = std::move(larger);
+  begin_ = outside_.get();
+  capacity_ *= 2;
 }
 
 void Words::add_text(std::string_view text) {

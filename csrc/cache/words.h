@@ -4,12 +4,14 @@
 #include "cache/kept.h"
 
 #include <c10/core/Device.h>
+#include <c10/macros/Macros.h>
 #include <c10/util/ArrayRef.h>
-#include <c10/util/SmallVector.h>
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 namespace fastfake {
@@ -45,18 +47,39 @@ inline uint64_t device_bits(c10::Device device) {
 uint64_t hash_words(c10::ArrayRef<uint64_t> words);
 
 // Writes a key. Values keep their bits, so -0.0 and 0.0 differ.
+//
+// The words of most calls fit into the object. It is no SmallVector, since those add an element by a call of
+// a function that the compiler does not inline.
 class Words {
  public:
-  void add(uint64_t word) { words_.push_back(word); }
+  Words() = default;
+  Words(const Words&) = delete;
+  Words(Words&&) = delete;
+  Words& operator=(const Words&) = delete;
+  Words& operator=(Words&&) = delete;
+  ~Words() = default;
+
+  void add(uint64_t word) {
+    if (C10_UNLIKELY(size_ == capacity_)) grow();
+    begin_[size_++] = word;
+  }
   void add(Tag tag, uint64_t payload = 0) { add(tagged(tag, payload)); }
   void add_integer(int64_t value) { add(static_cast<uint64_t>(value)); }
   void add_double(double value) { add(std::bit_cast<uint64_t>(value)); }
   void add_text(std::string_view text);
 
-  c10::ArrayRef<uint64_t> all() const { return words_; }
+  c10::ArrayRef<uint64_t> all() const { return {begin_, size_}; }
 
  private:
-  c10::SmallVector<uint64_t, 96> words_;
+  static constexpr size_t fit_inside = 96;
+
+  void grow();
+
+  uint64_t* begin_ = inside_.data();
+  size_t size_ = 0;
+  size_t capacity_ = fit_inside;
+  std::unique_ptr<uint64_t[]> outside_;
+  std::array<uint64_t, fit_inside> inside_;  // not initialised: only what was written is read
 };
 
 }  // namespace fastfake

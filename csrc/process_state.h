@@ -10,6 +10,7 @@
 #include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
+#include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/registered_classes.h"
 
@@ -20,6 +21,7 @@ namespace fastfake {
 struct ProcessState {
   FakeTensorClass fake_tensor;
   FakeModeClass fake_mode;
+  InstanceCheck instance_check;
   InternedDevices devices;
   OperatorTable operators;
   Registrations registrations;

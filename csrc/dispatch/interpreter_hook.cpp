@@ -192,9 +192,13 @@ void dispatch_by_torch(const c10::OperatorHandle& op, torch::jit::Stack* stack) 
   hook().torch_table()->dispatch(op, stack);
 }
 
-void install_interpreter_hook() { getPyInterpreter()->vtable_ = &hook(); }
+void install_interpreter_hook() {
+  getPyInterpreter()->vtable_ = &hook();
+  process().instance_check.install();
+}
 
 void remove_interpreter_hook() {
+  process().instance_check.remove();
   if (interpreter_hook_installed()) getPyInterpreter()->vtable_ = hook().torch_table();
 }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from both_sides import on_ours, on_torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fastfake import FakeTensor, FakeTensorMode
 from fastfake.miss import pipeline
@@ -186,3 +188,22 @@ def test_an_operator_that_changes_its_arguments_is_computed_each_time(mode: Fake
         out = torch.empty(0 if resized else 3)
         assert torch.add(torch.empty(3), 1, out=out).shape == (3,)
     assert bypasses("arguments changed") == (3 if resized else 0)
+
+
+def shared_nodes(fakes: Any) -> list[tuple[bool, bool]]:
+    """Of each of two equal calls: whether both results have the same node for a size, and so a view and its base."""
+    mode = fakes.FakeTensorMode(shape_env=ShapeEnv())
+    fake = mode.from_tensor(torch.ones(2, 3, 8, 9))
+    size = fake.numel()
+    found = []
+    with mode:
+        for _ in range(2):
+            values, indices = aten.max_pool2d_with_indices(fake, [2, 2])
+            flat = aten.view(fake, [-1])
+            found.append((values.shape[2].node is indices.shape[2].node, flat.shape[0].node is size.node))
+    return found
+
+
+def test_results_share_the_nodes_of_their_sizes_each_time_and_not_only_when_torch_computes_them() -> None:
+    assert on_torch(shared_nodes) == [(True, True), (False, False)]
+    assert on_ours(shared_nodes) == [(True, True), (True, True)]

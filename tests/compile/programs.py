@@ -24,9 +24,10 @@ from . import describe
 Program = Callable[[], list[str]]
 
 PROGRAMS: dict[str, Program] = {}
-# Those that run by default, and those that need transformers.
+# Those that run by default, those that need transformers, and those whose graphs torch's cache changes.
 QUICK: list[str] = []
 FAMILIES: list[str] = []
+CHANGED_BY_CACHE: list[str] = []
 
 
 def program(function: Program) -> Program:
@@ -36,6 +37,11 @@ def program(function: Program) -> Program:
 
 def quick(function: Program) -> Program:
     QUICK.append(function.__name__)
+    return program(function)
+
+
+def changed_by_cache(function: Program) -> Program:
+    CHANGED_BY_CACHE.append(function.__name__)
     return program(function)
 
 
@@ -141,6 +147,28 @@ def perceptron() -> list[str]:
 @program
 def convolutions_and_batch_norm_in_training() -> list[str]:
     return static_and_dynamic(lambda: (Conv().train(), [(torch.randn(2, 3, 8, 8),), (torch.randn(4, 3, 10, 10),)]))
+
+
+@changed_by_cache
+def max_pooling_before_average_pooling() -> list[str]:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 4, 3, stride=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled = F.max_pool2d(self.first(x).relu(), 3, stride=2)
+            return F.adaptive_avg_pool2d(self.second(pooled).relu(), 1)
+
+    return compiled(Pooled(), (torch.randn(2, 3, 48, 40),), dynamic=True)
+
+
+@changed_by_cache
+def flattening_before_a_sum() -> list[str]:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.sin().view(-1).cos().sum()
+
+    return compiled(function, (torch.randn(2, 3, 5, requires_grad=True),), dynamic=True)
 
 
 @program

@@ -1,7 +1,6 @@
 // The Python module fastfake._C: bindings only.
 #include "cache/cache_inspection.h"
 #include "dispatch/common_device.h"
-#include "dispatch/device_guards.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
 #include "objects/fake_tensor.h"
@@ -45,6 +44,12 @@ py::tuple cache_statistics() {
   return py::make_tuple(cache.statistics.hits, cache.statistics.misses, bypasses, cache.size());
 }
 
+// A fake tensor on the device is about to exist.
+py::object device_object(c10::Device device) {
+  process().device_guards.provide(device.type());
+  return py::reinterpret_borrow<py::object>(process().devices.object(device));
+}
+
 py::tuple common_device_of(const py::sequence& arguments, bool scalars_mix,
                            const std::optional<c10::Device>& mixes, const std::string& preferred) {
   DeviceRules rules{.scalars_mix = scalars_mix, .mixes_freely = std::nullopt, .preferred = preferred};
@@ -77,10 +82,7 @@ PYBIND11_MODULE(_C, module) {
       .def("__enter__", &KernelInvocationContext::enter)
       .def("__exit__", &KernelInvocationContext::exit);
 
-  module.def("device_object", wrap_pybind_function([](c10::Device device) {
-               return py::reinterpret_borrow<py::object>(process().devices.object(device));
-             }),
-             py::arg("device"));
+  module.def("device_object", wrap_pybind_function(device_object), py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
 
@@ -109,8 +111,6 @@ PYBIND11_MODULE(_C, module) {
                process().python_settings.watch(variables.ptr());
              }),
              py::arg("context_variables"));
-
-  provide_missing_device_guards();
 }
 
 }  // namespace fastfake

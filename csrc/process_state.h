@@ -10,6 +10,7 @@
 #include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
+#include "dispatch/device_guards.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/registered_classes.h"
@@ -23,6 +24,7 @@ struct ProcessState {
   FakeModeClass fake_mode;
   InstanceCheck instance_check;
   InternedDevices devices;
+  DeviceGuards device_guards;
   OperatorTable operators;
   Registrations registrations;
   PythonSettings python_settings;

@@ -31,6 +31,84 @@ with FakeTensorMode():
     print(x.grad is None or x.grad.device)
 """
 
+# Asks in all the ways of programs without fake tensors for devices that are not there, and prints what comes of it.
+ASK_FOR_ABSENT_DEVICES = """
+import torch
+meta, cpu = torch.ones(2, 2, device="meta"), torch.ones(2, 2)
+calls = {
+    "Stream": lambda device: torch.Stream(device=device),
+    "Event": lambda device: torch.Event(device=device),
+    "recorded Event": lambda device: torch.Event(device=device).record(),
+    "Future": lambda device: torch.futures.Future(devices=[device]),
+    "meta.to": lambda device: meta.to(device),
+    "cpu.to": lambda device: cpu.to(device),
+    "to with dtype": lambda device: meta.to(device=device, dtype=torch.float64, non_blocking=True),
+    "Linear.to": lambda device: torch.nn.Linear(2, 2).to(device),
+    "tensor": lambda device: torch.tensor([1.0], device=device),
+    "empty": lambda device: torch.empty(2, device=device),
+    "new_tensor": lambda device: meta.new_tensor([2], device=device),
+    "new_empty": lambda device: meta.new_empty(2, device=device),
+    "sparse": lambda device: torch.sparse_coo_tensor([[0]], [1.0], (2,), device=device),
+    "Generator": lambda device: torch.Generator(device=device),
+    "storage": lambda device: torch.UntypedStorage(4, device=device),
+    "record_stream": lambda device: cpu.record_stream(torch.Stream(device=device)),
+}
+
+def tell(name, device):
+    try:
+        answer = type(calls[name](device)).__name__
+    except Exception as error:
+        # Without the list of the kernels that are registered, in which ours is too.
+        answer = f"{type(error).__name__}: {error}".partition(" is only available for these backends")[0]
+    print(device, name, answer)
+
+for device in ("cuda", "cuda:1", "xpu", "mps", "hpu", "mtia", "xla", "privateuseone"):
+    for name in calls:
+        if name not in left_out:
+            tell(name, device)
+print(torch.__config__.show(), torch.accelerator.current_accelerator(), torch.cuda.is_available())
+"""
+
+# In the parent the engine starts its threads, if there are devices; in the child it does not work if it has some.
+FORK_AND_GO_BACKWARD = """
+import os, sys
+import torch
+x = torch.ones(3, requires_grad=True)
+(x * 2).sum().backward()
+sys.stdout.flush()
+if os.fork() == 0:
+    (x * 3).sum().backward()
+    print(x.grad)
+    sys.stdout.flush()
+    os._exit(0)
+status = os.wait()[1]
+print("child", status)
+"""
+
+IMPORT = "import fastfake"
+INSTALL = "import fastfake; fastfake.install()"
+COMPILE = (
+    INSTALL
+    + """
+import torch
+torch.compile(lambda x: x.sin() + 1, backend="aot_eager")(torch.ones(3, requires_grad=True)).sum().backward()
+assert fastfake.FakeTensorMode.cache_info().misses
+"""
+)
+MAKE_FAKE_TENSORS = (
+    INSTALL
+    + """
+import torch
+for _ in range(2):
+    with fastfake.FakeTensorMode():
+        for device in ("cuda", "xpu", "mps", "hpu:0", "mtia", "xla"):
+            (torch.empty(2, 3, device=device, requires_grad=True) * 2).sum()
+"""
+)
+# Where there are fake tensors on a device, autograd can ask for its guard at any time. These notice: an event and a
+# future can be made, since that asks the guard for nothing, and a sparse tensor is refused in other words.
+KNOW_OF_GUARDS = ("Event", "Future", "sparse")
+
 knows_cuda = torch.backends.cuda.is_built()
 
 
@@ -44,9 +122,12 @@ def test_a_forward_pass_with_gradients_runs_on_any_accelerator(device: str) -> N
         assert out.shape == (2, 4, 6, 6)
 
 
-def run(*, ours: bool) -> subprocess.CompletedProcess[str]:
-    program = BACKWARD_ON_CUDA.format(ours=ours)
+def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+
+
+def run(*, ours: bool) -> subprocess.CompletedProcess[str]:
+    return run_program(BACKWARD_ON_CUDA.format(ours=ours))
 
 
 def test_backward_on_an_unknown_accelerator_does_not_take_the_process_down() -> None:
@@ -58,3 +139,60 @@ def test_backward_on_an_unknown_accelerator_does_not_take_the_process_down() -> 
 @pytest.mark.skipif(knows_cuda, reason="torch's defect shows only in builds of torch without CUDA")
 def test_torchs_own_fake_tensor_takes_the_process_down() -> None:
     assert run(ours=False).returncode < 0
+
+
+def printed(prelude: str, program: str, left_out: tuple[str, ...] = ()) -> str:
+    done = run_program(f"{prelude}\nleft_out = {left_out}\n{program}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def torchs_answers() -> dict[tuple[str, ...], str]:
+    return {left_out: printed("", ASK_FOR_ABSENT_DEVICES, left_out) for left_out in ((), KNOW_OF_GUARDS)}
+
+
+@pytest.mark.parametrize("prelude", [IMPORT, INSTALL, COMPILE], ids=["imported", "installed", "compiled with"])
+def test_programs_without_fake_tensors_on_absent_devices_get_torchs_answers(
+    prelude: str, torchs_answers: dict[tuple[str, ...], str]
+) -> None:
+    assert printed(prelude, ASK_FOR_ABSENT_DEVICES) == torchs_answers[()]
+
+
+def test_real_calls_get_torchs_answers_also_in_programs_with_fake_tensors_on_absent_devices(
+    torchs_answers: dict[tuple[str, ...], str],
+) -> None:
+    assert printed(MAKE_FAKE_TENSORS, ASK_FOR_ABSENT_DEVICES, KNOW_OF_GUARDS) == torchs_answers[KNOW_OF_GUARDS]
+
+
+@pytest.mark.parametrize("prelude", ["", IMPORT, INSTALL, COMPILE, MAKE_FAKE_TENSORS])
+def test_autograd_works_in_a_child_process_after_a_backward_pass_in_the_parent(prelude: str) -> None:
+    assert printed(prelude, FORK_AND_GO_BACKWARD) == "tensor([5., 5., 5.])\nchild 0\n"
+
+
+def test_modules_move_to_an_absent_device_under_a_mode_before_there_is_any_tensor_on_it() -> None:
+    program = """
+import torch
+from fastfake import FakeTensorMode
+for device in ("cuda", "xpu", "mps"):
+    with FakeTensorMode():
+        print(torch.nn.Linear(2, 2).to(device).weight.device, torch.ones(2).to(device, torch.float64).device)
+"""
+    assert printed("", program).split() == ["cuda:0"] * 2 + ["xpu:0"] * 2 + ["mps:0"] * 2
+
+
+@pytest.mark.parametrize("device", ["xla", "ve", "vulkan", "privateuseone:0"])
+def test_a_fake_tensor_that_requires_grad_on_a_device_without_a_guard_does_not_end_the_process(device: str) -> None:
+    program = f"""
+import torch
+from fastfake import FakeTensorMode
+with FakeTensorMode():
+    print((torch.empty(2, 3, device="{device}", requires_grad=True) * 2).sum().requires_grad)
+"""
+    assert printed("", program) == "True\n"
+
+
+def test_torchs_mode_does_not_replace_the_guard_by_one_with_devices() -> None:
+    enter_torchs = "from torch._subclasses.fake_tensor import FakeTensorMode as Theirs\n"
+    enter_torchs += MAKE_FAKE_TENSORS + "\nfastfake.uninstall()\nwith Theirs(): torch.empty(2)\n"
+    assert printed(enter_torchs, FORK_AND_GO_BACKWARD) == "tensor([5., 5., 5.])\nchild 0\n"

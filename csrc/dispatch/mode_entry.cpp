@@ -1,6 +1,7 @@
 #include "dispatch/mode_entry.h"
 
 #include "objects/python_guards.h"
+#include "process_state.h"
 
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -98,6 +99,7 @@ PyObject* enter(PyObject* self, PyObject* /*unused*/) {
                                  lifted_before, flags_before.get()));
   if (PyList_Append(PyTuple_GET_ITEM(prepared.get(), Entries), entry.get()) != 0) throw python_error();
 
+  process().device_guards.lend();
   if (stays_on_cpu) {
     torch::utils::set_only_lift_cpu_tensors(true);
     c10::impl::ensureCUDADeviceGuardSet();
@@ -127,6 +129,7 @@ PyObject* leave(PyObject* self, PyObject* /*exception*/) {
   HANDLE_TH_ERRORS
   const ModeFlags flags;
   const auto entry = pop_entry(self);
+  process().device_guards.take_back();
   bool was_active = true;
   if (item_is_true(entry, Activated)) {
     was_active = TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE).has_value();

@@ -67,16 +67,31 @@ const char* bypass_reason(const c10::OperatorHandle& op) {
 
 }  // namespace
 
+OperatorTable::Deregistered::~Deregistered() { take(); }
+
+void OperatorTable::Deregistered::add(OperatorId id) {
+  auto* node = new Node{.id = id, .earlier = latest_.load(std::memory_order_relaxed)};
+  while (!latest_.compare_exchange_weak(node->earlier, node, std::memory_order_release)) {
+  }
+}
+
+std::vector<OperatorTable::OperatorId> OperatorTable::Deregistered::take() {
+  std::vector<OperatorId> ids;
+  auto* next = latest_.exchange(nullptr, std::memory_order_acquire);
+  while (next != nullptr) {
+    const std::unique_ptr<const Node> node(next);
+    ids.push_back(node->id);
+    next = node->earlier;
+  }
+  return ids;
+}
+
 class OperatorTable::Listener final : public c10::OpRegistrationListener {
  public:
   explicit Listener(std::shared_ptr<Deregistered> deregistered) : deregistered_(std::move(deregistered)) {}
 
   void onOperatorRegistered(const c10::OperatorHandle& /*op*/) override {}
-  void onOperatorDeregistered(const c10::OperatorHandle& op) override {
-    const std::lock_guard lock(deregistered_->mutex);
-    deregistered_->ids.push_back(id_of(op));
-    deregistered_->any.store(true, std::memory_order_release);
-  }
+  void onOperatorDeregistered(const c10::OperatorHandle& op) override { deregistered_->add(id_of(op)); }
 
  private:
   std::shared_ptr<Deregistered> deregistered_;
@@ -87,12 +102,9 @@ OperatorTable::OperatorTable()
           c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Listener>(deregistered_))) {}
 
 void OperatorTable::forget_deregistered() {
-  const std::lock_guard lock(deregistered_->mutex);
-  for (const auto id : deregistered_->ids) {
+  for (const auto id : deregistered_->take()) {
     if (kept("operators that went away", true)) facts_.erase(id);
   }
-  deregistered_->ids.clear();
-  deregistered_->any.store(false, std::memory_order_release);
 }
 
 const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {

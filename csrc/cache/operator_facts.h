@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 namespace fastfake {
@@ -32,7 +31,7 @@ class OperatorTable {
 
   // The facts of `op`. The reference stays valid while the operator is registered.
   const OperatorFacts& facts(const c10::OperatorHandle& op) {
-    if (C10_UNLIKELY(deregistered_->any.load(std::memory_order_acquire))) forget_deregistered();
+    if (C10_UNLIKELY(deregistered_->any())) forget_deregistered();
     const auto found = facts_.find(id_of(op));
     return C10_LIKELY(found != facts_.end()) ? *found->second : decide(op);
   }
@@ -45,11 +44,27 @@ class OperatorTable {
 
   // The operators that went away, whose addresses may be given to others. The dispatcher reports them under
   // its own lock and from any thread, so the table, which belongs to the holder of the GIL, cannot be changed
-  // then; they wait here.
-  struct Deregistered {
-    std::atomic<bool> any{false};
-    std::mutex mutex;
-    std::vector<OperatorId> ids;
+  // then; they wait here. Without a lock, which a fork could leave held in the child for ever.
+  class Deregistered {
+   public:
+    Deregistered() = default;
+    ~Deregistered();
+    Deregistered(const Deregistered&) = delete;
+    Deregistered(Deregistered&&) = delete;
+    Deregistered& operator=(const Deregistered&) = delete;
+    Deregistered& operator=(Deregistered&&) = delete;
+
+    bool any() const noexcept { return latest_.load(std::memory_order_acquire) != nullptr; }
+    void add(OperatorId id);
+    // Returns those that were added since the last call.
+    std::vector<OperatorId> take();
+
+   private:
+    struct Node {
+      OperatorId id;
+      Node* earlier;
+    };
+    std::atomic<Node*> latest_{nullptr};
   };
   class Listener;
 

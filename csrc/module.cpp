@@ -44,6 +44,20 @@ py::tuple cache_statistics() {
   return py::make_tuple(cache.statistics.hits, cache.statistics.misses, bypasses, cache.size());
 }
 
+// Exchanges a key in its place. Python code that cleared the dictionary and filled it again could be
+// interrupted by another thread in between.
+void rename_key(const py::dict& dictionary, const py::object& old_key, const py::object& new_key) {
+  const py::dict renamed;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  for (Py_ssize_t position = 0; PyDict_Next(dictionary.ptr(), &position, &key, &value) != 0;) {
+    if (PyDict_SetItem(renamed.ptr(), key == old_key.ptr() ? new_key.ptr() : key, value) != 0)
+      throw python_error();
+  }
+  PyDict_Clear(dictionary.ptr());
+  if (PyDict_Update(dictionary.ptr(), renamed.ptr()) != 0) throw python_error();
+}
+
 // A fake tensor on the device is about to exist.
 py::object device_object(c10::Device device) {
   process().device_guards.provide(device.type());
@@ -69,9 +83,13 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
              py::arg("fake_mode"), py::arg("crosscheck"));
+  module.def("interpreter_table_fits",
+             wrap_pybind_function(interpreter_table_has_as_many_methods_as_the_hook));
   module.def("install_interpreter_hook", wrap_pybind_function(install_interpreter_hook));
   module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
+  module.def("rename_key", wrap_pybind_function(rename_key), py::arg("dictionary"), py::arg("old_key"),
+             py::arg("new_key"));
 
   module.def("observe_new_tensors",
              wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),

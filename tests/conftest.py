@@ -28,6 +28,19 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 
 @pytest.fixture
+def uninstalled() -> Iterator[None]:
+    """Begin without fastfake installed; afterwards it is installed if it was before."""
+    import fastfake
+
+    before = fastfake.is_installed()
+    fastfake.uninstall()
+    yield
+    fastfake.uninstall()
+    if before:
+        fastfake.install()
+
+
+@pytest.fixture
 def quiet_fake_tensor_log() -> Iterator[None]:
     """Torch logs a traceback for each error that a meta kernel raises; the comparisons provoke thousands."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")

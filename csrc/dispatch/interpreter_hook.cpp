@@ -1,6 +1,7 @@
 #include "dispatch/interpreter_hook.h"
 
 #include "dispatch/fake_kernel.h"
+#include "dispatch/interpreter_table.h"
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/mode_stack.h"
 #include "dispatch/native_detach.h"
@@ -54,6 +55,25 @@ class InterpreterHook final : public PyInterpreterVTable {
  public:
   explicit InterpreterHook(const PyInterpreterVTable* torch_table) : torch_(torch_table) {}
 
+  // Whether dispatches come here, directly or through another decorator. The harmless method that tells is
+  // one that decorators forward.
+  bool is_reached() const {
+    reached_ = false;
+    getPyInterpreter()->vtable_->name();
+    return reached_;
+  }
+
+  void put_on_top() {
+    if (is_reached()) return;
+    torch_ = getPyInterpreter()->vtable_;
+    getPyInterpreter()->vtable_ = this;
+  }
+
+  // Below another decorator the hook has to stay, since that decorator would still call it.
+  void take_off_if_on_top() const {
+    if (getPyInterpreter()->vtable_ == this) getPyInterpreter()->vtable_ = torch_;
+  }
+
   void dispatch(const c10::OperatorHandle& op, torch::jit::Stack* stack) const override {
     {
       const GilGuard gil;
@@ -90,7 +110,10 @@ class InterpreterHook final : public PyInterpreterVTable {
     return torch_->detach(self);
   }
 
-  std::string name() const override { return torch_->name(); }
+  std::string name() const override {
+    reached_ = true;
+    return torch_->name();
+  }
   void incref(PyObject* object) const override {
     const GilGuard gil;
     Py_INCREF(object);
@@ -176,7 +199,8 @@ class InterpreterHook final : public PyInterpreterVTable {
   const PyInterpreterVTable* torch_table() const { return torch_; }
 
  private:
-  const PyInterpreterVTable* torch_;
+  const PyInterpreterVTable* torch_;  // torch's own table, or the decorator of it that was there before
+  mutable bool reached_ = false;
 };
 
 // Made at the first installation and kept: another thread may be inside one of its methods when it is
@@ -193,15 +217,19 @@ void dispatch_by_torch(const c10::OperatorHandle& op, torch::jit::Stack* stack) 
 }
 
 void install_interpreter_hook() {
-  getPyInterpreter()->vtable_ = &hook();
+  hook().put_on_top();
   process().instance_check.install();
 }
 
 void remove_interpreter_hook() {
   process().instance_check.remove();
-  if (interpreter_hook_installed()) getPyInterpreter()->vtable_ = hook().torch_table();
+  hook().take_off_if_on_top();
 }
 
-bool interpreter_hook_installed() { return getPyInterpreter()->vtable_ == &hook(); }
+bool interpreter_table_has_as_many_methods_as_the_hook() {
+  return count_methods(*getPyInterpreter()->vtable_) == count_methods(hook());
+}
+
+bool interpreter_hook_installed() { return hook().is_reached(); }
 
 }  // namespace fastfake

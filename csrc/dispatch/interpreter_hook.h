@@ -15,9 +15,17 @@
 
 namespace fastfake {
 
-// Puts the hook in place, takes it away, or tells which. Idempotent. Need the GIL.
+// Whether the table that torch has now is as large as the one that the hook was compiled to stand in for.
+bool interpreter_table_has_as_many_methods_as_the_hook();
+
+// Puts the hook on top of what is there, unless dispatches reach it already. Needs the GIL.
 void install_interpreter_hook();
+
+// Takes the hook away if it is on top. Where somebody else's decorator came on top since, it stays: whatever
+// is not of a fake mode of ours goes through it unchanged. Needs the GIL.
 void remove_interpreter_hook();
+
+// Whether dispatches reach the hook. Needs the GIL.
 bool interpreter_hook_installed();
 
 // torch's own dispatch of the interpreter: how a call that is not answered from the cache reaches Python.

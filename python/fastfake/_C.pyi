@@ -54,14 +54,20 @@ def register_classes(
 ) -> None:
     """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
 
+def interpreter_table_fits() -> bool:
+    """Whether torch's interpreter table has as many methods as when the module was compiled."""
+
 def install_interpreter_hook() -> None:
     """Let native code take the dispatches of fake modes."""
 
 def remove_interpreter_hook() -> None:
-    """Leave all dispatches to torch."""
+    """Leave all dispatches to torch, unless somebody else's hook came on top of ours since."""
 
 def interpreter_hook_installed() -> bool:
     """Whether native code takes the dispatches of fake modes."""
+
+def rename_key(dictionary: dict[Any, Any], old_key: object, new_key: object) -> None:
+    """Exchange a key of a dictionary in its place, in one step: no other thread sees it without the items."""
 
 def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> None:
     """Have `callable` called with every fake tensor that native code makes; None ends that."""
@@ -70,7 +76,7 @@ def in_kernel_invocation() -> bool:
     """Whether this thread is inside a KernelInvocation."""
 
 def device_object(device: torch.device) -> torch.device:
-    """Return the one, immortal object for a device; fake tensors hold no other."""
+    """Return the one, immortal object for a device, of which there will be fake tensors; they hold no other."""
 
 def common_device(
     arguments: Sequence[object],

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, cache_entries, config, devices
+from . import _C, cache_entries, config, devices, in_use
 from .cache import DispatchCacheInfo, Statistic, bypasses_or_zero, cache_clear, cache_info
 from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
@@ -81,9 +81,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             static_shapes: give integer shapes to converted tensors; by default so without a ShapeEnv.
             export: the mode serves torch.export, which does not want values of inputs to be remembered.
         """
-        from .installation import ensure_installed
-
-        ensure_installed()
+        in_use.ensure_installed()
         hide_from_dynamo()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
@@ -169,6 +167,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             This thread's entries, whether there is no accelerator, and what tells other modes from this one:
             whether it is a user's, and whether it sees the operators of compiled code.
         """
+        in_use.ensure_installed()
         self._tracks_leaks = leaks_are_detected()
         return self.enter_stack, self.avoid_device_init, not self.is_infra_mode(), not self.ignore_compile_internals()
 
@@ -185,11 +184,14 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """Compute the fake results of one call of ``func``; the cache is not asked."""
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
             raise AssertionError(f"FakeTensorMode should not be set when dispatching {func}")
+        in_use.begin()
         try:
             return self.dispatch(func, types, args, kwargs or {})
         except TypeError:
             log.exception("fake tensor raised TypeError")
             raise
+        finally:
+            in_use.end()
 
     def dispatch(
         self,
@@ -322,11 +324,15 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             static_shapes = self.static_shapes
         if static_shapes and symbolic_context is not None:
             raise AssertionError("cannot set both static_shapes and symbolic_context")
-        return self.fake_tensor_converter.from_real_tensor(
-            self,
-            tensor,
-            shape_env=None if static_shapes else self.shape_env,
-            source=source,
-            symbolic_context=symbolic_context,
-            trace=trace,
-        )
+        in_use.begin()
+        try:
+            return self.fake_tensor_converter.from_real_tensor(
+                self,
+                tensor,
+                shape_env=None if static_shapes else self.shape_env,
+                source=source,
+                symbolic_context=symbolic_context,
+                trace=trace,
+            )
+        finally:
+            in_use.end()

@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -24,17 +23,25 @@ import torch._subclasses.fake_impls  # a first import after installing would bin
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch._ops import OperatorBase
 
-from . import _C, rebinding, registrations
+from . import _C, in_use, rebinding, registrations
 from .fake_tensor import FakeTensor
+from .in_use import is_installed
 
-__all__ = ["ensure_installed", "install", "install_temporarily", "is_disabled", "is_installed", "uninstall"]
+__all__ = ["install", "install_temporarily", "is_disabled", "is_installed", "uninstall"]
 
 _PACKAGE = __name__.partition(".")[0]
 
 log = logging.getLogger(_PACKAGE)
 
-# Leaves the virtual table of the interpreter to torch before the interpreter goes.
-atexit.register(_C.remove_interpreter_hook)
+_interpreter_is_ending = False
+
+
+@atexit.register
+def _leave_the_interpreter_to_torch() -> None:
+    """Take the hook away before the interpreter goes; modes of exit handlers that run later do without."""
+    global _interpreter_is_ending
+    _interpreter_is_ending = True
+    _C.remove_interpreter_hook()
 
 
 class _Exchange:
@@ -80,18 +87,10 @@ def _exchange() -> _Exchange:
 # What takes the changes of `install` back.
 _undos: list[rebinding.Undo] = []
 
-# Held while classes are exchanged: modes that threads make at the same time install together once.
-_exchanging = threading.RLock()
-
 
 def is_disabled() -> bool:
     """Whether the environment variable FASTFAKE_DISABLE, read at each call, asks to leave everything to torch."""
     return os.environ.get("FASTFAKE_DISABLE", "0") not in ("", "0")
-
-
-def is_installed() -> bool:
-    """Whether fastfake's classes are in the place of torch's."""
-    return _C.interpreter_hook_installed()
 
 
 def install() -> None:
@@ -100,7 +99,8 @@ def install() -> None:
     Fake tensors that torch's own classes made before stay what they are, and torch no longer takes them for fake
     tensors; a warning tells how many there are. With FASTFAKE_DISABLE=1 in the environment nothing happens.
     """
-    with _exchanging:
+    # Modes that threads make at the same time install together once.
+    with in_use.changing:
         if is_installed():
             return
         if is_disabled():
@@ -122,7 +122,10 @@ def _put_ours_in_place() -> None:
     for module in _modules():
         _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
     _forget_tables_of_dynamo()
-    _C.install_interpreter_hook()
+    if not _interpreter_is_ending:
+        _C.install_interpreter_hook()
+    in_use.set_installed(True)
+    log.info("installed: %d references to torch's fake tensor system lead to fastfake's now", len(_undos))
     fake_tensor = exchange.theirs_of[id(FakeTensor)]
     living = sum(type(instance) is fake_tensor for instance in instances)
     if living:
@@ -139,13 +142,18 @@ def uninstall() -> None:
     Everything that `install` changed gets its old value, unless somebody assigned to it since. Modules of
     torch that were imported meanwhile get torch's classes. Other modules keep what they imported meanwhile:
     it cannot be told whether they asked torch for it or fastfake.
+
+    Calls that other threads compute under modes of fastfake come to their end first. Whoever uses such a mode
+    afterwards installs again.
     """
-    with _exchanging:
+    with in_use.changing:
+        in_use.wait_for_others()
         if is_installed():
             _put_torchs_back()
 
 
 def _put_torchs_back() -> None:
+    in_use.set_installed(False)
     _C.remove_interpreter_hook()
     _carry_settings(*reversed(_exchange().configs))
     # The latest first: a later change may have been made in the result of an earlier one.
@@ -169,12 +177,6 @@ def install_temporarily() -> Iterator[None]:
     finally:
         if not before:
             uninstall()
-
-
-def ensure_installed() -> None:
-    """Install at the first use of a mode, so that torch's helpers recognise its tensors."""
-    if not is_installed():
-        install()
 
 
 def _carry_settings(old: Any, new: Any) -> None:
@@ -205,7 +207,9 @@ def _rebind_rule_tables(new_of: dict[int, Any]) -> None:
     for operator in _operators_with_rules():
         table = operator.python_key_table
         for key in [key for key in table if id(key) in new_of]:
-            table[new_of[id(key)]] = table.pop(key)
+            # In this order: another thread may be looking for either.
+            table[new_of[id(key)]] = table[key]
+            del table[key]
             # What was looked up for the old class.
             operator._dispatch_cache.clear()
 

@@ -17,6 +17,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from . import _C
+
 __all__ = ["Undo", "everywhere", "in_namespace"]
 
 # Takes one exchange back, unless somebody changed the place since.
@@ -196,12 +198,20 @@ def _in_dict(holder: dict[Any, Any], new_of: Mapping[int, Any]) -> list[Undo]:
 
 
 def _rename_key(holder: dict[Any, Any], old: object, new: object) -> None:
-    """Exchange a key in its place: registries that are searched in order stay in order."""
+    """Exchange a key in its place: registries that are searched in order stay in order.
+
+    Other threads may be searching them, so no key is absent in between.
+    """
     if old not in holder:
         return
-    items = [(new if key is old else key, value) for key, value in holder.items()]
-    holder.clear()
-    holder.update(items)
+    if not isinstance(holder, collections.OrderedDict):
+        _C.rename_key(holder, old, new)
+        return
+    keys = list(holder)
+    holder[new] = holder[old]
+    for key in keys[keys.index(old) + 1 :]:
+        holder.move_to_end(key)
+    del holder[old]
 
 
 def _restore_item(holder: dict[Any, Any], key: object, new: object, old: object) -> None:
@@ -252,8 +262,9 @@ def _in_set(holder: set[Any], new_of: Mapping[int, Any]) -> list[Undo]:
 
 def _exchange_member(holder: set[Any], old: object, new: object) -> None:
     if old in holder:
-        holder.discard(old)
+        # In this order: another thread may be asking for either.
         holder.add(new)
+        holder.discard(old)
 
 
 def _in_cell(holder: types.CellType, new_of: Mapping[int, Any]) -> list[Undo]:

@@ -7,21 +7,15 @@
 
 from __future__ import annotations
 
-import torch as _torch
+from . import compatibility as _compatibility
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
-
-
-def _check_torch_version() -> None:
-    """Refuse a torch of another minor version, to whose binary interface the extension was not built."""
-    wanted, found = "2.13", _torch.__version__
-    if found.split(".")[:2] != wanted.split("."):
-        raise ImportError(f"fastfake {__version__} is built for torch {wanted}, but torch {found} is installed")
-
-
-_check_torch_version()
+_compatibility.check_before_native_code()
 
 from . import _C  # noqa: E402
+
+_compatibility.check_native_code()
+
 from . import config as _config  # noqa: E402
 from . import registrations as _registrations  # noqa: E402
 from .cache import DispatchCacheInfo  # noqa: E402

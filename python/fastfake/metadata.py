@@ -11,7 +11,7 @@ from torch._prims_common import suggest_memory_format
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.types import IntLikeType
 
-from . import __version__
+from .version import __version__
 
 if TYPE_CHECKING:
     from torch._subclasses._fake_tensor_utils import _CacheKeyState

@@ -118,7 +118,7 @@ WATCHED_BY = {
     ),
     "rule: custom operators": "tests/test_operator_facts.py::test_calls_of_custom_operators_are_computed_each_time",
     "operators that went away": (
-        "tests/test_dispatch_cache.py::test_an_operator_of_a_library_that_is_gone_leaves_nothing_behind"
+        "tests/test_operator_facts.py::test_another_operator_at_the_address_of_one_that_is_gone_has_facts_of_its_own"
     ),
 }
 

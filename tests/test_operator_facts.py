@@ -54,3 +54,16 @@ def test_calls_of_custom_operators_are_computed_each_time(mode: FakeTensorMode) 
         x = torch.empty(3)
         assert [torch.ops.fastfake_facts.any(x).shape for _ in range(2)] == [(1,), (2,)]
     assert FakeTensorMode.cache_info().bypasses == {"non-builtin": 2}
+
+
+def test_another_operator_at_the_address_of_one_that_is_gone_has_facts_of_its_own(mode: FakeTensorMode) -> None:
+    x = torch.empty(3)
+    for _ in range(3):
+        for arguments, size in (("Tensor x", 1), ("Tensor x, Tensor y", 2)):
+            library = torch.library.Library("aten", "FRAGMENT")
+            library.define(f"fastfake_test_facts({arguments}) -> Tensor")
+            library.impl("fastfake_test_facts", lambda x, *rest, size=size: x.new_empty(size), "Meta")
+            operator = torch.ops.aten.fastfake_test_facts.default
+            # Answered from the cache the second time, which takes as many arguments off the stack as there are.
+            assert [operator(*[x] * arguments.count("Tensor")).shape for _ in range(2)] == [(size,)] * 2
+            library._destroy()

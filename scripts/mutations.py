@@ -48,6 +48,9 @@ WATCHED_BY = {
         "mode: static shapes",
         "mode: settings of the ShapeEnv",
     ),
+    "thread: in a kernel": (
+        "tests/test_kernel_invocation.py::test_what_is_computed_while_it_is_assigned_is_not_the_answer_afterwards"
+    ),
     **_each(
         "tests/test_call_key.py::test_a_call_with_another_argument_is_another_call",
         "operator",

@@ -1,6 +1,5 @@
 #include "cache/dispatch_cache.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace fastfake {
@@ -20,11 +19,12 @@ void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
   entry->hash = hash;
   entry->bypass = bypass;
   entry->recipe = std::move(recipe);
-  bytes_ += entry->bytes();
+  entry->position = clock_.size();
   clock_.push_back(entry.get());
+  bytes_of_entries_ += entry->bytes();
   const WordsView owned{entry->words, entry->hash};
   table_.emplace(owned, std::move(entry));
-  if (bytes_ > limit_) sweep();
+  if (bytes() > limit_) sweep();
 }
 
 const CacheEntry* DispatchCache::peek(c10::ArrayRef<uint64_t> words) const {
@@ -33,8 +33,7 @@ const CacheEntry* DispatchCache::peek(c10::ArrayRef<uint64_t> words) const {
 }
 
 void DispatchCache::erase(c10::ArrayRef<uint64_t> words) {
-  const auto found = std::ranges::find(clock_, peek(words));
-  if (found != clock_.end()) erase_at(static_cast<size_t>(found - clock_.begin()));
+  if (const CacheEntry* entry = peek(words)) erase_at(entry->position);
 }
 
 void DispatchCache::clear() {
@@ -45,22 +44,30 @@ void DispatchCache::clear() {
 void DispatchCache::drop_entries() {
   // The entries die after the members are consistent again: a destructor may run Python code.
   auto entries = std::exchange(table_, {});
-  clock_.clear();
+  clock_ = std::vector<CacheEntry*>();
   last_hits_.clear();
   hand_ = 0;
-  bytes_ = 0;
+  bytes_of_entries_ = 0;
 }
 
-void DispatchCache::set_limit(size_t bytes) {
-  limit_ = bytes;
-  if (bytes_ > limit_) sweep();
+void DispatchCache::set_limit(size_t limit) {
+  limit_ = limit;
+  if (bytes() > limit_) sweep();
+}
+
+size_t DispatchCache::bytes() const {
+  // Beside each slot the table notes how far its entry is from where it should be.
+  constexpr size_t slot = sizeof(decltype(table_)::value_type) + alignof(decltype(table_)::value_type);
+  return bytes_of_entries_ + heap_bytes(table_.bucket_count() * slot) +
+         heap_bytes(clock_.capacity() * sizeof(CacheEntry*));
 }
 
 void DispatchCache::erase_at(size_t position_in_clock) {
   const CacheEntry* entry = clock_[position_in_clock];
-  bytes_ -= entry->bytes();
+  bytes_of_entries_ -= entry->bytes();
   const uint64_t operator_id = entry->words.front();
   if (last_hit_of(operator_id) == entry) last_hits_[operator_id] = nullptr;
+  clock_.back()->position = position_in_clock;
   clock_[position_in_clock] = clock_.back();
   clock_.pop_back();
   table_.erase(WordsView{entry->words, entry->hash});
@@ -69,7 +76,7 @@ void DispatchCache::erase_at(size_t position_in_clock) {
 void DispatchCache::sweep() {
   // An eighth below the limit, so that the next insertion does not sweep again.
   const size_t target = limit_ - limit_ / 8;
-  while (bytes_ > target && !clock_.empty()) {
+  while (bytes() > target && !clock_.empty()) {
     if (hand_ >= clock_.size()) hand_ = 0;
     CacheEntry* candidate = clock_[hand_];
     if (std::exchange(candidate->hit_since_sweep, false)) {
@@ -77,7 +84,13 @@ void DispatchCache::sweep() {
       continue;
     }
     erase_at(hand_);
+    if (8 * clock_.size() < table_.bucket_count()) shrink();
   }
+}
+
+void DispatchCache::shrink() {
+  table_.shrink_to_fit();
+  clock_.shrink_to_fit();
 }
 
 }  // namespace fastfake

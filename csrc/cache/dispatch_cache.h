@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cache/call_key.h"
+#include "cache/heap_bytes.h"
 #include "cache/recipe.h"
 
 #include <c10/util/flat_hash_map.h>
@@ -23,9 +24,12 @@ struct CacheEntry final : c10::intrusive_ptr_target {
   uint64_t hash = 0;
   Bypass bypass = nullptr;  // null: `recipe` makes the results
   Recipe recipe;
+  size_t position = 0;  // among DispatchCache::entries()
   bool hit_since_sweep = false;
 
-  size_t bytes() const { return sizeof(CacheEntry) + words.capacity() * sizeof(uint64_t) + recipe.bytes(); }
+  size_t bytes() const {
+    return heap_bytes(sizeof(CacheEntry)) + heap_bytes(words.capacity() * sizeof(uint64_t)) + recipe.bytes();
+  }
 };
 
 struct CacheStatistics {
@@ -58,10 +62,11 @@ class DispatchCache {
   c10::ArrayRef<CacheEntry*> entries() const { return clock_; }
 
   size_t size() const { return table_.size(); }
-  size_t bytes() const { return bytes_; }
+  // The memory that the entries and the table of them hold, in bytes.
+  size_t bytes() const;
   size_t limit() const { return limit_; }
   // Sets the most bytes that entries may hold together; drops entries at once if there are more.
-  void set_limit(size_t bytes);
+  void set_limit(size_t limit);
 
   CacheStatistics statistics;
 
@@ -82,6 +87,8 @@ class DispatchCache {
   CacheEntry* look_up(const CallKey& key);
   void erase_at(size_t position_in_clock);
   void sweep();
+  // Gives back the room in the table that was needed for more entries than there are.
+  void shrink();
 
   ska::flat_hash_map<WordsView, c10::intrusive_ptr<CacheEntry>, HashOfWords> table_;
   std::vector<CacheEntry*> clock_;  // all entries of the table, in the order in which sweeps look at them
@@ -89,7 +96,7 @@ class DispatchCache {
   // than hashing them. Entries of the table, or null.
   std::vector<CacheEntry*> last_hits_;
   size_t hand_ = 0;
-  size_t bytes_ = 0;
+  size_t bytes_of_entries_ = 0;
   size_t limit_ = size_t{256} << 20;
 };
 

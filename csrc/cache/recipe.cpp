@@ -1,5 +1,6 @@
 #include "cache/recipe.h"
 
+#include "cache/heap_bytes.h"
 #include "cache/kept.h"
 #include "objects/fake_tensor.h"
 #include "objects/new_fake_tensor.h"
@@ -7,6 +8,7 @@
 #include <ATen/core/List.h>
 #include <c10/core/StorageImpl.h>
 
+#include <string>
 #include <typeinfo>
 
 namespace fastfake {
@@ -22,6 +24,22 @@ const c10::Storage& prototype_storage() {
 bool is_constant_kind(const c10::IValue& value) {
   return value.isNone() || value.isInt() || value.isBool() || value.isDouble() || value.isComplexDouble() ||
          value.isString() || value.isDevice();
+}
+
+size_t bytes_of_prototype(const c10::TensorImpl& prototype) {
+  size_t total = heap_bytes(sizeof(c10::TensorImpl));
+  // An atomic integer in an object of its own.
+  if (prototype.version_counter().enabled()) total += heap_bytes(sizeof(c10::intrusive_ptr_target) + 8);
+  const auto dimensions = static_cast<size_t>(prototype.dim());
+  if (dimensions > C10_SIZES_AND_STRIDES_MAX_INLINE_SIZE) {
+    total += heap_bytes(2 * dimensions * sizeof(int64_t));
+  }
+  return total;
+}
+
+size_t bytes_of_text(const std::string& text) {
+  const bool is_inline = text.capacity() <= std::string().capacity();
+  return heap_bytes(sizeof(c10::ivalue::ConstantString)) + (is_inline ? 0 : heap_bytes(text.capacity() + 1));
 }
 
 }  // namespace
@@ -218,9 +236,13 @@ void Recipe::build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10:
 }
 
 size_t Recipe::bytes() const {
-  size_t total = steps_.capacity() * sizeof(Step);
+  size_t total = heap_bytes(steps_.capacity() * sizeof(Step));
   for (const auto& step : steps_) {
-    if (std::holds_alternative<NewTensor>(step)) total += sizeof(c10::TensorImpl);
+    if (const auto* tensor = std::get_if<NewTensor>(&step)) {
+      total += bytes_of_prototype(*tensor->prototype);
+    } else if (const auto* constant = std::get_if<Constant>(&step)) {
+      if (constant->value.isString()) total += bytes_of_text(constant->value.toStringRef());
+    }
   }
   return total;
 }

@@ -18,7 +18,7 @@ _compatibility.check_native_code()
 
 from . import config as _config  # noqa: E402
 from . import registrations as _registrations  # noqa: E402
-from .cache import DispatchCacheInfo  # noqa: E402
+from .cache import DispatchCacheInfo, cache_limit, set_cache_limit  # noqa: E402
 from .converter import FakeTensorConverter  # noqa: E402
 from .copy_mode import FakeCopyMode  # noqa: E402
 from .errors import (  # noqa: E402
@@ -65,6 +65,7 @@ __all__ = [
     "UnsupportedFakeTensorException",
     "UnsupportedMutationAliasingException",
     "UnsupportedOperatorException",
+    "cache_limit",
     "disable_fake_tensor_cache",
     "extract_tensor_metadata",
     "get_plain_tensors",
@@ -74,6 +75,7 @@ __all__ = [
     "is_fake",
     "is_installed",
     "maybe_get_fake_mode",
+    "set_cache_limit",
     "uninstall",
     "unset_fake_temporarily",
 ]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from . import _C
 from .logs import log
 from .miss import higher_order_cache
 
-__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "dump_cache_stats"]
+__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "cache_limit", "dump_cache_stats", "set_cache_limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,30 @@ def cache_clear() -> None:
     """Drop all entries and set the statistics to zero."""
     _C.cache_clear()
     higher_order_cache.clear()
+
+
+def cache_limit() -> int:
+    """Return the most memory that the entries of the dispatch cache may hold, in bytes; 256 MiB unless set."""
+    return _C.cache_limit()
+
+
+def set_cache_limit(limit: int) -> None:
+    """Set the most memory that the entries of the dispatch cache may hold, for all modes of the process.
+
+    Surplus entries go at once, those that answered no call lately first. With a limit of 0 nothing is kept. The few
+    entries of higher-order operators go with their graphs and do not count.
+
+    Args:
+        limit: the limit in bytes.
+
+    Raises:
+        TypeError: ``limit`` is no integer.
+        ValueError: ``limit`` is negative or beyond what the machine can address.
+    """
+    limit = operator.index(limit)
+    if not 0 <= limit <= sys.maxsize:
+        raise ValueError(f"the limit of the dispatch cache must be a number of bytes, not {limit}")
+    _C.set_cache_limit(limit)
 
 
 def dump_cache_stats() -> None:

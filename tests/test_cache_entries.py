@@ -86,6 +86,43 @@ class TestKeys:
 
         assert_same(program)
 
+    def test_arguments_that_the_operator_does_not_take_have_keys_too(self) -> None:
+        def program(fakes: Any) -> Any:
+            with fakes.FakeTensorMode() as mode:
+                fake, same, other = torch.empty(2, 3), torch.empty(2, 3), torch.empty(3)
+            calls: list[tuple[list[Any], dict[str, Any]]] = [
+                ([fake, "text"], {}),
+                ([same, "text"], {}),
+                ([other, "text"], {}),
+                ([fake, "another text"], {}),
+                ([fake, ["a", ("b", 1)]], {}),
+                ([fake, ["a", ("b", 1.0)]], {}),
+                ([fake, {"a": 1}], {}),
+                ([fake, fake, 1, 1], {}),
+                ([fake, fake, 1, 2], {}),
+                ([fake, fake], {"unknown": 1}),
+                ([fake, fake], {"unknown": 2}),
+                ([fake, fake], {"self": fake}),
+                ([fake, fake], {}),
+            ]
+            keys = [mode._cache_key(_CacheKeyState(), aten.add.Tensor, args, kwargs) for args, kwargs in calls]
+            found = [key in fakes.FakeTensorMode.cache for key in keys[:-1]]
+            for key in keys[:-1]:
+                fakes.evict_fake_tensor_cache_key(key)
+            return [[one == other for one in keys] for other in keys], found, [hash(key) for key in keys] != []
+
+        assert_same(program)
+
+    @pytest.mark.parametrize("kind", ["a set", "a real tensor"])
+    def test_an_argument_that_no_key_can_hold_raises_what_torch_raises(self, kind: str) -> None:
+        def program(fakes: Any) -> Any:
+            mode = fakes.FakeTensorMode()
+            fake = mode.from_tensor(torch.ones(2))
+            argument: object = {1} if kind == "a set" else ["text", torch.ones(2)]
+            return mode._cache_key(_CacheKeyState(), aten.add.Tensor, [fake, argument], {})
+
+        assert_same(program)
+
     def test_they_compare_by_value_and_with_nothing_else(self) -> None:
         def program(fakes: Any) -> Any:
             key, same, other = (fakes._DispatchCacheKey(words) for words in ((1, 2), (1, 2), (1, 3)))

@@ -7,7 +7,9 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
+import both_sides
 import pytest
 import torch
 import torch._functorch.config as functorch_config
@@ -181,6 +183,18 @@ def test_what_cannot_be_cached_is_counted_with_its_reason(
 ) -> None:
     for _ in range(2):
         assert bypasses_of(lambda: call(torch.empty(3, 4))).get(reason, 0) == 1
+
+
+def test_a_zero_tensor_of_autograd_is_cached_where_torch_gives_up() -> None:
+    def program(fakes: Any) -> Any:
+        fakes.FakeTensorMode.cache_clear()
+        with fakes.FakeTensorMode():
+            return [torch._efficientzerotensor((3,)) for _ in range(2)], fakes.FakeTensorMode.cache_info()
+
+    ours, theirs = both_sides.on_ours(program), both_sides.on_torch(program)
+    assert ours[0] == theirs[0]
+    assert ours[1].hits == 1
+    assert theirs[1].bypasses == {"dispatch_key_set mismatch": 2}
 
 
 def test_an_out_argument_is_resized_every_time(mode: FakeTensorMode) -> None:

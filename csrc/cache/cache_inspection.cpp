@@ -7,6 +7,7 @@
 #include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
 
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -14,22 +15,34 @@ namespace fastfake {
 
 namespace {
 
-// The arguments of a call as the dispatcher would have them.
-std::vector<c10::IValue> boxed(const c10::FunctionSchema& schema, const py::sequence& args,
-                               const py::dict& kwargs) {
+// The arguments of a call as the dispatcher would have them; nothing if the schema does not allow them.
+std::optional<std::vector<c10::IValue>> boxed(const c10::FunctionSchema& schema, const py::sequence& args,
+                                              const py::dict& kwargs) {
   std::vector<c10::IValue> values;
   values.reserve(schema.arguments().size());
+  size_t taken = 0;
   for (const auto& argument : schema.arguments()) {
     const size_t position = values.size();
     py::object given;
-    if (position < args.size()) {
+    if (position < args.size() && !argument.kwarg_only()) {
       given = args[position];
     } else if (kwargs.contains(argument.name())) {
       given = kwargs[py::str(argument.name())];
     }
-    values.push_back(given ? torch::jit::toIValue(given, argument.real_type(), argument.N())
-                           : argument.default_value().value_or(c10::IValue()));
+    if (!given) {
+      values.push_back(argument.default_value().value_or(c10::IValue()));
+      continue;
+    }
+    ++taken;
+    try {
+      values.push_back(torch::jit::toIValue(given, argument.real_type(), argument.N()));
+    } catch (const py::cast_error&) {
+      return std::nullopt;
+    } catch (const c10::Error&) {
+      return std::nullopt;
+    }
   }
+  if (taken != args.size() + kwargs.size()) return std::nullopt;  // surplus arguments, or one given twice
   return values;
 }
 
@@ -68,8 +81,9 @@ py::object cache_key(const py::handle& mode, const std::string& name, const std:
   const auto& facts = process().operators.facts(op);
   if (facts.bypass != nullptr) return py::str(facts.bypass);
   const auto arguments = boxed(op.schema(), args, kwargs);
+  if (!arguments) return py::none();
   CallKey key;
-  if (const Bypass bypass = key.build(facts, *state, arguments)) return py::str(bypass);
+  if (const Bypass bypass = key.build(facts, *state, *arguments)) return py::str(bypass);
   return py::cast(key.words().vec());
 }
 

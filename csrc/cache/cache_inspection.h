@@ -9,8 +9,9 @@
 
 namespace fastfake {
 
-// The words of the key of a call under `mode`, or the reason for which the call is not cached. Arguments
-// that are left out count as their defaults, and as None where they have none.
+// The words of the key of a call under `mode`, or the reason for which the call is not cached; None for
+// arguments that the operator cannot be called with. Arguments that are left out count as their defaults, and
+// as None where they have none.
 py::object cache_key(const py::handle& mode, const std::string& name, const std::string& overload,
                      const py::sequence& args, const py::dict& kwargs);
 

@@ -106,8 +106,8 @@ def cache_clear() -> None:
 
 def cache_key(
     mode: ModeState, name: str, overload: str, args: Sequence[object], kwargs: dict[str, object]
-) -> list[int] | str:
-    """Return the words of a call's key, or why the call is not cached."""
+) -> list[int] | str | None:
+    """Return the words of a call's key, or why it is not cached; None if the operator cannot be called so."""
 
 def cache_keys() -> list[tuple[str, str, list[int]]]:
     """Return for each entry the name and overload name of the operator, and the words of the key."""

@@ -16,6 +16,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from . import _C
 from .cache import cache_info
+from .fake_tensor import FakeTensor
 from .metadata import TensorMetadata, extract_tensor_metadata
 from .miss import higher_order_cache
 
@@ -143,7 +144,26 @@ def key_of_call(
     words = _C.cache_key(mode, schema.name, schema.overload_name, args, dict(kwargs))
     if isinstance(words, str):
         raise _BypassDispatchCache(words)
+    if words is None:
+        # Nobody can call the operator so, which is why native code has no words for it and no entry this key.
+        return _DispatchCacheKey((func, _by_value(mode, tuple(args)), _by_value(mode, dict(kwargs))))
     return _DispatchCacheKey((func, *words))
+
+
+def _by_value(mode: FakeTensorMode, argument: object) -> tuple[object, ...]:
+    """Return what tells an argument from others, hashable unless a value in it is not."""
+    if isinstance(argument, list | tuple):
+        return type(argument), *(_by_value(mode, element) for element in argument)
+    if isinstance(argument, dict):
+        return dict, *((key, _by_value(mode, value)) for key, value in argument.items())
+    if isinstance(argument, FakeTensor):
+        if not mode.is_our_fake(argument):
+            raise _BypassDispatchCache("not our fake")
+        metadata = extract_tensor_metadata(argument)
+        return FakeTensor, *(getattr(metadata, field.name) for field in dataclasses.fields(metadata))
+    if isinstance(argument, torch.Tensor):
+        raise _BypassDispatchCache("non-fake tensor")
+    return type(argument), argument
 
 
 def evict_fake_tensor_cache_key(key: _DispatchCacheKey) -> None:

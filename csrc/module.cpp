@@ -11,7 +11,6 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,16 +18,6 @@
 namespace fastfake {
 
 namespace {
-
-// A context manager around KernelInvocation. Re-entrant: each entry is undone by one exit.
-class KernelInvocationContext {
- public:
-  void enter() { entered_.push_back(std::make_unique<KernelInvocation>()); }
-  void exit(const py::args& /*exception*/) { entered_.pop_back(); }
-
- private:
-  std::vector<std::unique_ptr<KernelInvocation>> entered_;
-};
 
 void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare) {
   TORCH_CHECK(process().fake_mode.type == nullptr, "the classes of fake tensors are registered already");
@@ -94,11 +83,13 @@ PYBIND11_MODULE(_C, module) {
   module.def("observe_new_tensors",
              wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),
              py::arg("callable"));
-  module.def("in_kernel_invocation", &in_kernel_invocation);
-  py::class_<KernelInvocationContext>(module, "KernelInvocation")
+  module.def("in_kernel_invocation", [] { return thread_state.inside_kernel; });
+  py::class_<KernelInvocation>(module, "KernelInvocation")
       .def(py::init<>())
-      .def("__enter__", &KernelInvocationContext::enter)
-      .def("__exit__", &KernelInvocationContext::exit);
+      .def("__enter__", wrap_pybind_function([](KernelInvocation& context) { context.enter(); }))
+      .def("__exit__", wrap_pybind_function([](KernelInvocation& context, const py::args& /*exception*/) {
+             context.leave();
+           }));
 
   module.def("device_object", wrap_pybind_function(device_object), py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),

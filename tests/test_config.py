@@ -127,6 +127,46 @@ def test_the_preferred_device_type_decides_between_devices_at_each_call(preferre
     program()
 
 
+@pytest.mark.parametrize("preferred", [{"cpu": 1}, ["cpu"], 1, 0, True, b"cpu"], ids=repr)
+def test_a_preference_of_another_type_matters_only_between_devices(preferred: object) -> None:
+    @same_as_torch
+    def program(mode: Any) -> object:
+        with mode:
+            on_cpu, on_cuda = torch.ones(3), torch.ones(3, device="cuda")
+            calls: list[Callable[[], object]] = [
+                lambda: on_cpu + 1,
+                lambda: on_cpu * on_cpu,
+                lambda: torch.cat([on_cuda, on_cuda]),
+                lambda: on_cpu + on_cuda,
+                lambda: torch.cat([on_cpu, on_cuda]),
+            ]
+            without = [attempt(call) for call in calls]
+            with functorch_config.patch(fake_tensor_prefer_device_type=preferred):
+                within = [attempt(call) for call in calls * 2]
+            return without, within, [attempt(call) for call in calls]
+
+    program()
+
+
+def test_calls_under_a_setting_that_cannot_be_compared_are_computed_each_time() -> None:
+    FakeTensorMode.cache_clear()
+    with FakeTensorMode() as mode:
+        on_cpu, on_cuda = torch.ones(3), torch.ones(3, device="cuda")
+        with functorch_config.patch(fake_tensor_prefer_device_type="cuda"):
+            for _ in range(2):
+                assert torch.cat([on_cpu, on_cuda]).device.type == "cuda"
+        with functorch_config.patch(fake_tensor_prefer_device_type={"cuda": 1}):
+            for _ in range(2):
+                with pytest.raises(TypeError):
+                    torch.cat([on_cpu, on_cuda])
+            hits = FakeTensorMode.cache_info().hits
+            on_cpu + 1
+            on_cpu + 1
+            assert FakeTensorMode.cache_info().hits == hits
+        assert FakeTensorMode.cache_info().bypasses["setting of another kind"] == 4
+        assert (on_cpu + 1).fake_mode is mode
+
+
 def test_results_found_by_a_preference_are_not_used_without_it() -> None:
     with FakeTensorMode():
         on_cpu, on_cuda = torch.ones(3), torch.ones(3, device="cuda")

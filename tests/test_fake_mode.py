@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch._functorch.config as functorch_config
-from both_sides import assert_same
+from both_sides import Failure, assert_same
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import fastfake
@@ -131,3 +132,107 @@ def test_tensors_of_two_modes_do_not_mix() -> None:
         return one + other
 
     assert assert_same(program).kind == "AssertionError"
+
+
+@pytest.mark.parametrize("name", ["cache_enabled", "shape_env"])
+def test_the_error_about_a_deleted_attribute_names_it(name: str) -> None:
+    def program(fakes: Any) -> Any:
+        mode = fakes.FakeTensorMode()
+        delattr(mode, name)
+        errors = []
+        for use in (getattr, delattr):
+            with pytest.raises(AttributeError) as caught:
+                use(mode, name)
+            errors.append(str(caught.value))
+        setattr(mode, name, 5)
+        return errors, getattr(mode, name) is not None
+
+    assert assert_same(program)[0] == [f"'FakeTensorMode' object has no attribute '{name}'"] * 2
+
+
+def test_an_object_without_settings_is_refused_as_a_shape_env_when_it_is_needed() -> None:
+    def program(fakes: Any) -> Any:
+        seen: list[object] = []
+        for shape_env in (object(), None):
+            mode = fakes.FakeTensorMode()
+            mode.shape_env = shape_env
+            with mode:
+                for _ in range(2):
+                    try:
+                        seen.append((torch.empty(2) + 1).shape)
+                    except AttributeError as error:
+                        seen.append(str(error))
+        return seen
+
+    assert "'object' object has no attribute 'settings'" in assert_same(program)
+
+
+@pytest.mark.parametrize("how", ["patched", "assigned", "in the dictionary", "in another dictionary"])
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("dispatch", (["aten.sin.default"] * 2, torch.Size([3]))),
+        ("__torch_dispatch__", Failure("RuntimeError", mock.ANY)),  # torch insists on a method of the class
+    ],
+)
+def test_a_method_that_a_mode_has_of_its_own_gets_every_call_while_it_is_there(
+    name: str, outcome: object, how: str
+) -> None:
+    def program(fakes: Any) -> Any:
+        fakes.FakeTensorMode.cache_clear()
+        mode = fakes.FakeTensorMode()
+        original = getattr(mode, name)
+        seen: list[str] = []
+
+        class Own:
+            def listen(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                seen.append(str(func))
+                return original(func, types, args, kwargs or {})
+
+        own = Own().listen
+        with mode:
+            fake = torch.empty(3)
+            for _ in range(3):
+                fake.sin()
+            if how == "patched":
+                with mock.patch.object(mode, name, own):
+                    fake.sin()
+                    fake.sin()
+            elif how == "assigned":
+                setattr(mode, name, own)
+                fake.sin()
+                fake.sin()
+                delattr(mode, name)
+            elif how == "in the dictionary":
+                vars(mode)[name] = own
+                fake.sin()
+                fake.sin()
+                del vars(mode)[name]
+            else:
+                before = vars(mode)
+                mode.__dict__ = {**before, name: own}
+                fake.sin()
+                fake.sin()
+                mode.__dict__ = before
+            fake.sin()
+        return seen, fake.sin().shape
+
+    assert assert_same(program) == outcome
+
+
+def test_a_method_that_a_mode_has_of_its_own_gets_calls_outside_of_the_mode() -> None:
+    def program(fakes: Any) -> Any:
+        mode = fakes.FakeTensorMode()
+        original, seen = mode.dispatch, []
+
+        def listen(func: Any, *rest: Any) -> Any:
+            seen.append(str(func))
+            return original(func, *rest)
+
+        fake = mode.from_tensor(torch.ones(3))
+        fake.sin()
+        mode.dispatch = listen
+        fake.sin()
+        return seen
+
+    assert assert_same(program) == ["aten.sin.default"]

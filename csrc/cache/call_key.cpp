@@ -2,6 +2,7 @@
 
 #include "cache/kept.h"
 #include "cache/settings.h"
+#include "dispatch/kernel_invocation.h"
 #include "objects/fake_tensor.h"
 
 #include <ATen/core/Generator.h>
@@ -55,9 +56,12 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   is_index_ = op.is_index;
   words_.add(kept("operator", op.id));
   words_.add(thread_settings());
-  words_.add(mode.key_bits());
+  words_.add(mode.key_bits() | static_cast<uint64_t>(kept("thread: in a kernel", in_kernel_invocation(&mode)))
+                                   << 5);
   if (op.reads_attention_settings) words_.add(attention_settings());
-  words_.add(kept("settings made in Python", process().python_settings.number()));
+  const auto python_settings = process().python_settings.number();
+  if (C10_UNLIKELY(python_settings == PythonSettings::not_comparable)) return "setting of another kind";
+  words_.add(kept("settings made in Python", python_settings));
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }

@@ -21,6 +21,11 @@ bool python_dispatcher_enabled() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::PythonDispatcher);
 }
 
+// Equal values of these kinds have the same effect, whatever reads them. Others may not even be hashable.
+bool is_plain(PyObject* value) {
+  return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) || PyUnicode_CheckExact(value);
+}
+
 }  // namespace
 
 void PythonSettings::watch(PyObject* context_variables) {
@@ -36,23 +41,36 @@ void PythonSettings::watch(PyObject* context_variables) {
 }
 
 uint64_t PythonSettings::number() {
-  bool changed = false;
   for (size_t i = 0; i < count_; ++i) {
-    PyObject* value = nullptr;
-    if (PyContextVar_Get(variables_[i], Py_None, &value) != 0) throw python_error();
-    changed = changed || value != values_[i];
-    Py_XSETREF(values_[i], value);
+    if (C10_UNLIKELY(present_value(i).get() != values_[i])) return renumber();
   }
-  if (C10_UNLIKELY(changed)) renumber();
   return number_;
 }
 
-void PythonSettings::renumber() {
-  auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(count_)));
+PyRef PythonSettings::present_value(size_t i) const {
+  PyObject* value = nullptr;
+  if (PyContextVar_Get(variables_[i], Py_None, &value) != 0) throw python_error();
+  return PyRef::steal(value);
+}
+
+uint64_t PythonSettings::renumber() {
+  const auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(count_)));
+  bool comparable = true;
   for (const auto i : c10::irange(count_)) {
-    PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i), Py_NewRef(values_.at(i)));
+    auto value = present_value(i);
+    comparable = comparable && is_plain(value.get());
+    PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i), value.release());
   }
-  number_ = static_cast<uint64_t>(process().value_numbers.number_of(values.get()));
+  const auto number =
+      comparable ? static_cast<uint64_t>(process().value_numbers.number_of(values.get())) : not_comparable;
+  // Values and number change together, and before an old value dies, which can run Python code.
+  auto old = values_;
+  for (const auto i : c10::irange(count_)) {
+    values_.at(i) = Py_NewRef(PyTuple_GET_ITEM(values.get(), static_cast<Py_ssize_t>(i)));
+  }
+  number_ = number;
+  for (PyObject* value : old) Py_XDECREF(value);
+  return number;
 }
 
 uint64_t thread_settings() {

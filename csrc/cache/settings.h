@@ -1,6 +1,8 @@
 // torch's settings on which the results of operators depend, besides those of the tensors and the mode.
 #pragma once
 
+#include "objects/python_guards.h"
+
 #include <torch/csrc/python_headers.h>
 
 #include <array>
@@ -17,13 +19,17 @@ class PythonSettings {
   // Names the variables, a tuple of them. To be called once.
   void watch(PyObject* context_variables);
 
+  // The number of values of a kind that cannot be compared; calls under them are not cached.
+  static constexpr uint64_t not_comparable = 0;
+
   // A number for the present values: the same for equal values. Needs the GIL.
   uint64_t number();
 
  private:
   static constexpr size_t most = 4;
 
-  void renumber();
+  PyRef present_value(size_t i) const;
+  uint64_t renumber();
 
   size_t count_ = 0;
   std::array<PyObject*, most> variables_{};

@@ -24,7 +24,7 @@ CommonDevice common_device(PyObject* arguments, const DeviceRules& rules) {
   for (const auto i : c10::irange(PySequence_Fast_GET_SIZE(items.get()))) {
     const auto fake = FakeTensorView::of(PySequence_Fast_GET_ITEM(items.get(), i));
     if (!fake) continue;
-    const c10::Device device = in_kernel_invocation() ? c10::Device(c10::kMeta) : fake.device();
+    const c10::Device device = in_kernel_invocation(fake.mode()) ? c10::Device(c10::kMeta) : fake.device();
     const bool is_scalar = device.is_cpu() && THPVariable_Unpack(fake.object()).dim() == 0;
     if (!found.device) {
       found.device = device;

@@ -83,9 +83,9 @@ class InterpreterHook final : public PyInterpreterVTable {
           const auto keep = PyRef::borrow(top);
           return run_fake_kernel(op, stack, mode);
         }
-      } else if (!in_kernel_invocation()) {
+      } else {
         ModeState* mode = ModeOfArguments().find(torch::jit::last(*stack, op.schema().arguments().size()));
-        if (mode != nullptr) {
+        if (mode != nullptr && !in_kernel_invocation(mode)) {
           // Python code that runs while results are made may take the mode from the argument.
           const auto keep = PyRef::borrow(reinterpret_cast<PyObject*>(mode));
           if (answer_from_cache(op, stack, mode)) return;
@@ -99,7 +99,7 @@ class InterpreterHook final : public PyInterpreterVTable {
     // No GIL: the object of a live tensor is alive, and the device in its slot is never freed.
     const auto fake = FakeTensorView::of(self);
     if (!fake) return torch_->device(self);
-    return in_kernel_invocation() ? c10::Device(c10::kMeta) : fake.device();
+    return in_kernel_invocation(fake.mode()) ? c10::Device(c10::kMeta) : fake.device();
   }
 
   c10::intrusive_ptr<TensorImpl> detach(const TensorImpl* self) const override {

@@ -1,5 +1,13 @@
 #include "dispatch/kernel_invocation.h"
 
+#include "objects/mode_state.h"
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <vector>
+
 namespace fastfake {
 
 namespace {
@@ -11,22 +19,79 @@ constexpr c10::DispatchKeySet python_dispatch_keys({
     c10::DispatchKey::PreDispatch,
 });
 
+// What to go back to when a context is left.
+struct State {
+  c10::impl::LocalDispatchKeySet keys = c10::impl::tls_local_dispatch_key_set();
+  bool inside = thread_state.inside_kernel;
+
+  // The whole set is put back, not only Meta taken out: Meta implies the Dense functionality, and
+  // removing it alone would leave Dense included.
+  void restore() const {
+    thread_state.inside_kernel = inside;
+    c10::impl::_force_tls_local_dispatch_key_set(keys);
+  }
+};
+
+struct Entry {
+  const KernelInvocation* context;
+  State before;
+};
+
+// This thread's entries that were not left yet, and the modes that it forces.
+thread_local std::vector<Entry> entries;
+thread_local std::vector<c10::intrusive_ptr<ModeIdentity>> forced;
+
+bool leave_latest_of(const KernelInvocation* context) {
+  const auto latest =
+      std::find_if(entries.rbegin(), entries.rend(), [&](const Entry& e) { return e.context == context; });
+  if (latest == entries.rend()) return false;
+  if (latest == entries.rbegin()) {
+    latest->before.restore();
+  } else {
+    // Later entries are still there: the next one goes back to where this one would have.
+    std::prev(latest)->before = latest->before;
+  }
+  entries.erase(std::next(latest).base());
+  return true;
+}
+
 }  // namespace
 
-KernelInvocation::KernelInvocation()
-    : saved_keys_(c10::impl::tls_local_dispatch_key_set()), saved_inside_(thread_state.inside_kernel) {
-  auto keys = saved_keys_;
+bool is_forced(const void* mode) noexcept {
+  return std::ranges::any_of(forced, [&](const auto& identity) { return identity->mode == mode; });
+}
+
+void force_kernel_invocation(ModeState& mode, bool inside) {
+  if (inside) {
+    if (!is_forced(&mode)) forced.push_back(mode.identity());
+  } else {
+    thread_state.inside_kernel = false;
+    std::erase_if(forced, [&](const auto& identity) {
+      const void* of = identity->mode;
+      return of == nullptr || of == &mode;
+    });
+  }
+  thread_state.forces_modes = !forced.empty();
+}
+
+void KernelInvocation::enter() {
+  const State before;
+  entries.push_back({this, before});
+  auto keys = before.keys;
   keys.excluded_ = keys.excluded_ | python_dispatch_keys;
   keys.included_ = keys.included_.add(c10::DispatchKey::Meta);
   c10::impl::_force_tls_local_dispatch_key_set(keys);
   thread_state.inside_kernel = true;
 }
 
+void KernelInvocation::leave() const {
+  TORCH_CHECK(leave_latest_of(this),
+              "the context of in_kernel_invocation_manager was left on a thread that is not in it");
+}
+
 KernelInvocation::~KernelInvocation() {
-  thread_state.inside_kernel = saved_inside_;
-  // The whole set is put back, not only Meta taken out: Meta implies the Dense functionality, and
-  // removing it alone would leave Dense included.
-  c10::impl::_force_tls_local_dispatch_key_set(saved_keys_);
+  while (leave_latest_of(this)) {
+  }
 }
 
 }  // namespace fastfake

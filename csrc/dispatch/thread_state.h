@@ -5,6 +5,7 @@ namespace fastfake {
 
 struct ThreadState {
   bool inside_kernel = false;  // see KernelInvocation
+  bool forces_modes = false;   // whether is_forced() can be true of any mode
 };
 
 inline constinit thread_local ThreadState thread_state;

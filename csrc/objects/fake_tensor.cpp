@@ -21,10 +21,13 @@ PyObject* get_device(PyObject* self, void* /*closure*/) {
   HANDLE_TH_ERRORS
   const auto fake = FakeTensorView::of(self);
   if (!fake) {
-    PyErr_SetString(PyExc_AttributeError, "device: the fake tensor was made around its constructor");
+    PyErr_SetString(PyExc_AttributeError,
+                    "this FakeTensor has no device, because FakeTensor's constructor did not make it; "
+                    "Tensor._make_subclass and FakeTensor.as_subclass do not give it a device and a mode");
     return nullptr;
   }
-  return Py_NewRef(in_kernel_invocation() ? process().devices.object(c10::kMeta) : fake.device_object());
+  return Py_NewRef(in_kernel_invocation(fake.mode()) ? process().devices.object(c10::kMeta)
+                                                     : fake.device_object());
   END_HANDLE_TH_ERRORS
 }
 

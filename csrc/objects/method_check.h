@@ -31,6 +31,19 @@ class MethodCheck {
     return look_up(type);
   }
 
+  // Whether `instance` has attributes of its own in the place of the methods, however they got there.
+  bool hidden_by(PyObject* instance) const noexcept {
+    PyObject** attributes = _PyObject_GetDictPtr(instance);
+    if (attributes == nullptr || *attributes == nullptr) return false;
+    for (PyObject* name : names_) {
+      if (name == nullptr) continue;
+      const int found = PyDict_Contains(*attributes, name);
+      if (found < 0) PyErr_Clear();  // whoever looks the method up meets the error again
+      if (found != 0) return true;
+    }
+    return false;
+  }
+
  private:
   bool look_up(PyTypeObject* type) noexcept {
     bool same = true;

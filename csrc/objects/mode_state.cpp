@@ -6,6 +6,7 @@
 #include "process_state.h"
 
 #include <array>
+#include <utility>
 
 namespace fastfake {
 
@@ -27,32 +28,26 @@ int set_flag(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
-PyObject* get_in_kernel_invocation(PyObject* /*self*/, void* /*closure*/) {
-  return PyBool_FromLong(in_kernel_invocation() ? 1 : 0);
+PyObject* get_in_kernel_invocation(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(in_kernel_invocation(self) ? 1 : 0);
 }
 
-int set_in_kernel_invocation(PyObject* /*self*/, PyObject* value, void* /*closure*/) {
+int set_in_kernel_invocation(PyObject* self, PyObject* value, void* /*closure*/) {
+  HANDLE_TH_ERRORS
   const int truth = value == nullptr ? 0 : PyObject_IsTrue(value);
   if (truth < 0) return -1;
-  force_kernel_invocation(truth != 0);
+  force_kernel_invocation(*as_state(self), truth != 0);
   return 0;
+  END_HANDLE_TH_ERRORS_RET(-1)
 }
 
 PyObject* get_shape_env(PyObject* self, void* /*closure*/) { return Py_NewRef(as_state(self)->shape_env); }
 
-// ShapeEnv settings are compared by value in torch's key. Here the key holds a number for the value.
-int64_t intern_settings(PyObject* shape_env) {
-  return process().value_numbers.number_of(PyRef::steal(PyObject_GetAttrString(shape_env, "settings")).get());
-}
-
 int set_shape_env(PyObject* self, PyObject* value, void* /*closure*/) {
-  HANDLE_TH_ERRORS
-  const int64_t settings = value == Py_None ? 0 : intern_settings(value);
   auto* state = as_state(self);
-  state->shape_env_settings = settings;
+  state->shape_env_settings = value == Py_None ? 0 : ModeState::not_numbered;
   Py_SETREF(state->shape_env, Py_NewRef(value));
   return 0;
-  END_HANDLE_TH_ERRORS_RET(-1)
 }
 
 PyObject* get_epoch(PyObject* self, void* /*closure*/) { return PyLong_FromLongLong(as_state(self)->epoch); }
@@ -67,11 +62,15 @@ int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
 // A deleted attribute keeps its value for C++ and is absent for Python until it is set again. torch sets
 // attributes of a mode for a while with `unittest.mock.patch.object`, which deletes them at the end, and only
 // if they are absent then sets what they were before.
+void raise_missing(PyObject* self, void* name) {
+  PyErr_Format(PyExc_AttributeError, "'%.100s' object has no attribute '%s'", Py_TYPE(self)->tp_name,
+               static_cast<const char*>(name));
+}
+
 template <int index, getter get>
 PyObject* get_unless_deleted(PyObject* self, void* closure) {
   if ((as_state(self)->deleted_attributes >> index & 1U) != 0) {
-    PyErr_SetString(PyExc_AttributeError, "this attribute of the fake tensor mode was deleted");
-    return nullptr;
+    return raise_missing(self, closure), nullptr;
   }
   return get(self, closure);
 }
@@ -80,6 +79,7 @@ template <int index, setter set>
 int set_or_delete(PyObject* self, PyObject* value, void* closure) {
   auto& deleted = as_state(self)->deleted_attributes;
   if (value == nullptr) {
+    if ((deleted >> index & 1U) != 0) return raise_missing(self, closure), -1;
     deleted |= 1U << index;
     return 0;
   }
@@ -90,7 +90,8 @@ int set_or_delete(PyObject* self, PyObject* value, void* closure) {
 
 template <int index, getter get, setter set>
 constexpr PyGetSetDef attribute(const char* name, const char* doc) noexcept {
-  return {name, get_unless_deleted<index, get>, set_or_delete<index, set>, doc, nullptr};
+  // The last field is what the functions get as their closure.
+  return {name, get_unless_deleted<index, get>, set_or_delete<index, set>, doc, const_cast<char*>(name)};
 }
 
 template <int index, bool ModeState::* member>
@@ -116,9 +117,16 @@ int mode_state_clear(PyObject* self) {
   return 0;
 }
 
+void drop_identity(ModeState& mode) noexcept {
+  if (mode.owned_identity == nullptr) return;
+  mode.owned_identity->mode = nullptr;
+  c10::intrusive_ptr<ModeIdentity>::reclaim(std::exchange(mode.owned_identity, nullptr));
+}
+
 void mode_state_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   Py_CLEAR(as_state(self)->shape_env);
+  drop_identity(*as_state(self));
   PyTypeObject* type = Py_TYPE(self);
   type->tp_free(self);
   Py_DECREF(type);
@@ -144,13 +152,37 @@ constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
     flag<9, &ModeState::tracks_leaks>(
         "_tracks_leaks", "Whether every new tensor is made in Python, which keeps track of them."),
     {"in_kernel_invocation", get_in_kernel_invocation, set_in_kernel_invocation,
-     "Whether this thread computes metadata in a kernel: fake tensors say `meta` then.", nullptr},
+     "Whether this thread computes metadata in a kernel: fake tensors of the mode say `meta` then.", nullptr},
     attribute<10, get_shape_env, set_shape_env>("shape_env", "The ShapeEnv of the mode, or None."),
     attribute<11, get_epoch, set_epoch>("epoch", "Advanced by users before each retrace on the same mode."),
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 }};
 
 }  // namespace
+
+// ShapeEnv settings are compared by value in torch's key. Here the key holds a number for the value. As in
+// torch, what is false is no ShapeEnv.
+void ModeState::number_settings() const {
+  const auto env = PyRef::borrow(shape_env);
+  const int truth = PyObject_IsTrue(env.get());
+  if (truth < 0) throw python_error();
+  int64_t number = 0;
+  if (truth != 0) {
+    const auto settings = PyRef::steal(PyObject_GetAttrString(env.get(), "settings"));
+    number = process().value_numbers.number_of(settings.get());
+  }
+  // Python code that ran may have set another ShapeEnv.
+  if (shape_env == env.get()) shape_env_settings = number;
+}
+
+c10::intrusive_ptr<ModeIdentity> ModeState::identity() {
+  if (owned_identity == nullptr) {
+    auto made = c10::make_intrusive<ModeIdentity>();
+    made->mode = this;
+    owned_identity = made.release();
+  }
+  return c10::intrusive_ptr<ModeIdentity>::reclaim_copy(owned_identity);
+}
 
 PyTypeObject* mode_state_type() {
   static PyTypeObject* type = [] {

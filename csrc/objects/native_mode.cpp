@@ -18,7 +18,10 @@ void register_fake_mode_class(PyTypeObject* type) {
 ModeState* native_mode(PyObject* mode) noexcept {
   auto& registered = process().fake_mode;
   PyTypeObject* type = Py_TYPE(mode);
-  if (!registered.is_base_of(type) || !registered.dispatch.holds_for(type)) return nullptr;
+  if (!registered.is_base_of(type) || !registered.dispatch.holds_for(type) ||
+      registered.dispatch.hidden_by(mode)) {
+    return nullptr;
+  }
   return reinterpret_cast<ModeState*>(mode);
 }
 

@@ -11,7 +11,8 @@ namespace fastfake {
 void register_fake_mode_class(PyTypeObject* type);
 
 // The state of `mode` if it is a fake mode that dispatches as FakeTensorMode does; null for any other
-// object, and for modes whose class replaces `__torch_dispatch__` or `dispatch`. Needs the GIL.
+// object, and for modes that have another `__torch_dispatch__` or `dispatch`, by their class or by
+// themselves. Needs the GIL.
 ModeState* native_mode(PyObject* mode) noexcept;
 
 }  // namespace fastfake

@@ -45,8 +45,8 @@ def dynamo_config() -> ModuleType:
     return module
 
 
-def preferred_device_type() -> str | None:
-    """The device type that wins when argument devices differ, if the user set one."""
+def preferred_device_type() -> object:
+    """The device type that wins when argument devices differ, or whatever the user set for it; None by default."""
     return functorch_config.fake_tensor_prefer_device_type
 
 

@@ -94,15 +94,19 @@ def common_device(func: OpOverload, flat_args: Sequence[object]) -> tuple[torch.
 
     Raises:
         FakeTensorDeviceMismatchError: two tensors are on devices that do not mix.
+        TypeError: two tensors are on different devices, and the preference that the user set is no text.
     """
+    preference = config.preferred_device_type()
     device, mismatch = _C.common_device(
         flat_args,
         scalars_mix=func not in _ZERO_DIM_CPU_TENSORS_DO_NOT_MIX,
         mixes_freely=_MIXES_WITH.get(func),
-        preferred=config.preferred_device_type() or "",
+        preferred=preference if isinstance(preference, str) else "",
     )
     if device is not None:
         if mismatch is not None:
+            if not isinstance(preference, str | None):
+                raise TypeError(f"'in <string>' requires string as left operand, not {type(preference).__name__}")
             raise FakeTensorDeviceMismatchError(func, device, mismatch)
         return device, False
     if should_allow_numbers_as_tensors(func):

@@ -66,7 +66,7 @@ def _device_query(args: Sequence[object]) -> torch.device:
     if len(args) != 1 or not isinstance(args[0], FakeTensor):
         raise AssertionError("Expected exactly one FakeTensor argument for _device_handler")
     # From the slot: `args[0].device` may be what led here.
-    return torch.device("meta") if _C.in_kernel_invocation() else args[0]._fake_device
+    return torch.device("meta") if args[0].fake_mode.in_kernel_invocation else args[0]._fake_device
 
 
 ATTRIBUTE_QUERIES: dict[Any, Any] = {
@@ -324,7 +324,7 @@ class FakeTensor(Tensor):
         if active is not None:
             not_implemented_log.debug("FakeTensor mode already active: %s in %s", mode, active)
             return NotImplemented
-        if _C.in_kernel_invocation():
+        if mode.in_kernel_invocation:
             raise AssertionError("fake_mode.in_kernel_invocation must be False")
         with mode:
             return func(*args, **kwargs)

@@ -1,6 +1,6 @@
 #include "dispatch/device_guards.h"
 
-#include "dispatch/kernel_invocation.h"
+#include "dispatch/thread_state.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/Exception.h>
@@ -51,8 +51,8 @@ void AbsentDeviceGuard::record(void** event, const c10::Stream& stream, c10::Dev
 
 void AbsentDeviceGuard::refuse_real_calls() const {
   const auto mode = c10::impl::TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE);
-  TORCH_CHECK(mode.has_value() || in_kernel_invocation(), "PyTorch is not linked with support for ", type_,
-              " devices");
+  TORCH_CHECK(mode.has_value() || thread_state.inside_kernel, "PyTorch is not linked with support for ",
+              type_, " devices");
 }
 
 DeviceGuards::DeviceGuards() : guards_(one_for_each(std::make_index_sequence<types>())) {}

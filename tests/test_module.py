@@ -196,6 +196,49 @@ def test_each_attribute_of_a_mode_takes_each_value(name: str) -> None:
     survives(run)
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["exit"],
+        ["enter", "exit", "exit"],
+        ["enter", "enter", "exit", "exit", "exit"],
+        ["exit", "enter", "exit"],
+        ["enter", "enter"],
+    ],
+    ids="-".join,
+)
+@pytest.mark.parametrize("thread", ["same thread", "exits on another thread", "enters on another thread"])
+def test_kernel_invocations_left_too_often_or_elsewhere_do_no_harm(steps: list[str], thread: str) -> None:
+    def run() -> None:
+        contexts: list[Any] = [_C.KernelInvocation()]
+
+        def step(name: str) -> None:
+            (context,) = contexts
+            attempt([context.__enter__ if name == "enter" else lambda: context.__exit__(None, None, None)])
+
+        for name in steps:
+            if thread.startswith(name):
+                other = threading.Thread(target=step, args=(name,))
+                other.start()
+                other.join()
+            else:
+                step(name)
+        contexts.clear()
+        gc.collect()
+        torch.empty(3).sin()
+
+    survives(run)
+
+
+def test_contexts_made_around_their_constructor_do_no_harm() -> None:
+    def run() -> None:
+        context: Any = _C.KernelInvocation.__new__(_C.KernelInvocation)
+        attempt([context.__enter__, lambda: context.__exit__(None, None, None), lambda: context.__exit__(1)])
+        attempt([lambda: _C.KernelInvocation.__exit__(None), lambda: _C.KernelInvocation.__enter__(3)])
+
+    survives(run)
+
+
 def test_a_mode_made_around_its_constructor_gives_errors() -> None:
     def run() -> None:
         mode: Any = FakeTensorMode.__new__(FakeTensorMode)

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 
 namespace fastfake {
 
@@ -32,19 +33,32 @@ class MethodCheck {
   }
 
   // Whether `instance` has attributes of its own in the place of the methods, however they got there.
-  bool hidden_by(PyObject* instance) const noexcept {
+  bool hidden_by(PyObject* instance) noexcept {
     PyObject** attributes = _PyObject_GetDictPtr(instance);
     if (attributes == nullptr || *attributes == nullptr) return false;
+#if PY_VERSION_HEX < 0x030C0000
+    // Each change of any dictionary of the process gives it a number that no dictionary had before.
+    const uint64_t version = reinterpret_cast<PyDictObject*>(*attributes)->ma_version_tag;
+    if (version == version_without_) return false;
+    if (is_among(*attributes)) return true;
+    version_without_ = version;
+    return false;
+#else
+    return is_among(*attributes);
+#endif
+  }
+
+ private:
+  bool is_among(PyObject* attributes) const noexcept {
     for (PyObject* name : names_) {
       if (name == nullptr) continue;
-      const int found = PyDict_Contains(*attributes, name);
+      const int found = PyDict_Contains(attributes, name);
       if (found < 0) PyErr_Clear();  // whoever looks the method up meets the error again
       if (found != 0) return true;
     }
     return false;
   }
 
- private:
   bool look_up(PyTypeObject* type) noexcept {
     bool same = true;
     for (size_t i = 0; i < names_.size(); ++i) {
@@ -61,6 +75,9 @@ class MethodCheck {
   PyTypeObject* checked_type_ = nullptr;
   unsigned int checked_version_ = 0;
   bool verdict_ = false;
+#if PY_VERSION_HEX < 0x030C0000
+  uint64_t version_without_ = 0;  // of a dictionary that has none of the names
+#endif
 };
 
 }  // namespace fastfake

@@ -517,3 +517,28 @@ print(after_torch - start, process_time() - after_torch)
     torchs, ours = (min(each) for each in zip(*seconds, strict=True))
     # Where torch takes 1 s ours take 0.1 s; a slower machine is slower for both.
     assert ours < 0.15 * max(1.0, torchs)
+
+
+def test_an_installation_that_fails_in_the_middle_leaves_torchs_classes_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry()
+    before, bound = registry.classes(), bindings()
+    in_namespace = rebinding.in_namespace
+    seen = []
+
+    def fail_in_the_middle(namespace: dict[str, Any], new_of: Any) -> Any:
+        seen.append(namespace)
+        if len(seen) == 50:
+            raise KeyboardInterrupt
+        return in_namespace(namespace, new_of)
+
+    monkeypatch.setattr(rebinding, "in_namespace", fail_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        fastfake.install()
+    assert not fastfake.is_installed()
+    assert registry.classes() == before
+    assert bindings() == bound
+    fastfake.install()
+    fastfake.uninstall()
+    assert registry.classes() == before

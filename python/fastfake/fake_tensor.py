@@ -176,7 +176,7 @@ class FakeTensor(Tensor):
         rebuild, arguments = super()._reduce_ex_internal(proto)
         if rebuild is not torch._utils._rebuild_wrapper_subclass:
             return rebuild, arguments
-        geometry = (self.untyped_storage().nbytes(), self.storage_offset(), tuple(self.size()), self.stride())
+        geometry = (tuple(self.size()), self.stride(), self.storage_offset())
         return _remake, (type(self), self.fake_mode, self._fake_device, self.dtype, *geometry, self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
@@ -369,15 +369,21 @@ def _remake(
     mode: FakeTensorMode,
     device: torch.device,
     dtype: torch.dtype,
-    storage_bytes: Any,
-    storage_offset: Any,
     size: Sequence[Any],
     stride: Sequence[Any],
+    storage_offset: Any,
     requires_grad: bool,
 ) -> FakeTensor:
-    """Make the tensor that a copy or a pickle starts from, whatever constructor the class ``kind`` has."""
+    """Make the tensor that a copy or a pickle starts from, whatever constructor the class ``kind`` has.
+
+    As with torch, its storage ends where the tensor does.
+    """
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    is_empty = any(guard_or_false(length == 0) for length in size)
+    last = storage_offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     with no_dispatch(), torch._C.DisableTorchFunction():
-        storage = torch.empty(-(-storage_bytes // dtype.itemsize), dtype=dtype, device="meta")
+        storage = torch.empty(0 if is_empty else last + 1, dtype=dtype, device="meta")
         elem = storage.as_strided(size, stride, storage_offset)
     return FakeTensor.__new__(kind, mode, elem, device, requires_grad=requires_grad)
 

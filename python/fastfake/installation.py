@@ -106,7 +106,12 @@ def install() -> None:
         if is_disabled():
             log.warning("FASTFAKE_DISABLE is set: torch's own fake tensors stay in place")
         else:
-            _put_ours_in_place()
+            try:
+                _put_ours_in_place()
+            except BaseException:
+                # An interrupt, say. Half of an exchange would be neither torch nor fastfake.
+                _put_torchs_back()
+                raise
 
 
 def _put_ours_in_place() -> None:
@@ -117,8 +122,7 @@ def _put_ours_in_place() -> None:
     _carry_settings(*exchange.configs)
     _rebind_rule_tables(exchange.ours_of)
     # First, as what takes changes back refers to torch's objects too.
-    undos, instances = rebinding.everywhere(*exchange.public_classes, _own_holders())
-    _undos.extend(undos)
+    instances = rebinding.everywhere(*exchange.public_classes, _own_holders(), _undos)
     for module in _modules():
         _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
     _forget_tables_of_dynamo()
@@ -158,7 +162,9 @@ def _put_torchs_back() -> None:
     _carry_settings(*reversed(_exchange().configs))
     # The latest first: a later change may have been made in the result of an earlier one.
     while _undos:
-        _undos.pop()()
+        # Done before it is forgotten, since an interrupt may come between the two. Doing it twice does no harm.
+        _undos[-1]()
+        _undos.pop()
     theirs_of = _exchange().theirs_of
     for module in _modules():
         if module.__name__.partition(".")[0] == "torch":

@@ -29,22 +29,22 @@ _EMPTY = object()
 
 
 def everywhere(
-    olds: Sequence[object], news: Sequence[object], untouched: Iterable[object]
-) -> tuple[list[Undo], list[object]]:
+    olds: Sequence[object], news: Sequence[object], untouched: Iterable[object], undos: list[Undo]
+) -> list[object]:
     """Let all that refers to an object of ``olds`` refer to the corresponding one of ``news``.
 
     Args:
         olds: the objects to be replaced.
         news: what replaces each.
         untouched: holders that keep what they have.
+        undos: gets what takes each change back, change by change: an interrupt may end this in the middle.
 
     Returns:
-        What takes the changes back; and the objects met that are instances of classes in ``olds``.
+        The objects met that are instances of classes in ``olds``.
     """
-    kept = {id(holder) for holder in untouched} | {id(olds), id(news)} | _cells_of_own_methods(olds)
+    kept = {id(holder) for holder in untouched} | {id(olds), id(news), id(undos)} | _cells_of_own_methods(olds)
     old_classes = {id(old) for old in olds if isinstance(old, type)}
     new_of = {id(old): new for old, new in zip(olds, news, strict=True)}
-    undos: list[Undo] = []
     instances: list[object] = []
     rebuilt: dict[int, Any] = {}
     containers: list[Any] = []
@@ -64,7 +64,7 @@ def everywhere(
         else:
             undos += _exchange(holder, new_of)
     if not containers:
-        return undos, instances
+        return instances
     # Immutable containers are exchanged in what holds them. The attributes of a class are set through the class,
     # which remembers the results of look-ups.
     for holder in gc.get_referrers(*containers):
@@ -79,7 +79,7 @@ def everywhere(
             undos += _exchange(holder, rebuilt)
     for attributes in class_dicts.values():
         undos += _in_dict(attributes, new_of)
-    return undos, instances
+    return instances
 
 
 def in_namespace(namespace: dict[str, Any], new_of: Mapping[int, Any]) -> list[Undo]:

@@ -160,6 +160,7 @@ def test_allocations_counts_one_block_for_each_tensor_of_eager_torch(tmp_path: P
     assert "nothing but the result" in output
 
 
+@pytest.mark.exhaustive
 def test_compile_reports_the_ratio_and_what_bounds_it(tmp_path: Path) -> None:
     selection = ("--target", "make_fx fake", "--layers", "1", "--rounds", "2", "--probe-rounds", "1")
     output, report = run_suite(tmp_path, "compile", *selection)

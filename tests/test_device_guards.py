@@ -181,15 +181,15 @@ for device in ("cuda", "xpu", "mps"):
     assert printed("", program).split() == ["cuda:0"] * 2 + ["xpu:0"] * 2 + ["mps:0"] * 2
 
 
-@pytest.mark.parametrize("device", ["xla", "ve", "vulkan", "privateuseone:0"])
-def test_a_fake_tensor_that_requires_grad_on_a_device_without_a_guard_does_not_end_the_process(device: str) -> None:
-    program = f"""
+def test_a_fake_tensor_that_requires_grad_on_a_device_without_a_guard_does_not_end_the_process() -> None:
+    program = """
 import torch
 from fastfake import FakeTensorMode
-with FakeTensorMode():
-    print((torch.empty(2, 3, device="{device}", requires_grad=True) * 2).sum().requires_grad)
+for device in ("xla", "ve", "vulkan", "privateuseone:0"):
+    with FakeTensorMode():
+        print((torch.empty(2, 3, device=device, requires_grad=True) * 2).sum().requires_grad)
 """
-    assert printed("", program) == "True\n"
+    assert printed("", program) == "True\n" * 4
 
 
 def test_torchs_mode_does_not_replace_the_guard_by_one_with_devices() -> None:

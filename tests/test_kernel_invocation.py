@@ -180,7 +180,7 @@ def test_an_assigned_value_ends_with_the_mode() -> None:
 
     def program(fakes: Any) -> Any:
         seen = []
-        for _ in range(20):  # so that a mode gets the memory of one that is gone
+        for _ in range(5):  # so that a mode gets the memory of one that is gone
             seen.append(leave_it_set(fakes))
             gc.collect()
             mode, fake = new(fakes)

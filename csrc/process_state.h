@@ -37,7 +37,7 @@ struct ProcessState {
 
 // Storage without a destructor.
 union ImmortalProcessState {
-  ImmortalProcessState() : state() {}
+  ImmortalProcessState() noexcept : state() {}  // want of memory, this early, ends the process
   ~ImmortalProcessState() {}
   ProcessState state;
 };

@@ -75,11 +75,11 @@ class Words {
 
   void grow();
 
+  std::array<uint64_t, fit_inside> inside_;  // not initialised: only what was written is read
+  std::unique_ptr<uint64_t[]> outside_;
   uint64_t* begin_ = inside_.data();
   size_t size_ = 0;
   size_t capacity_ = fit_inside;
-  std::unique_ptr<uint64_t[]> outside_;
-  std::array<uint64_t, fit_inside> inside_;  // not initialised: only what was written is read
 };
 
 }  // namespace fastfake

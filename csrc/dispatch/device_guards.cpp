@@ -69,7 +69,9 @@ void DeviceGuards::lend() {
 }
 
 void DeviceGuards::take_back() {
-  if (lent_ == 0 || --lent_ != 0) return;
+  if (lent_ == 0) return;
+  --lent_;
+  if (lent_ != 0) return;
   for (size_t index = 0; index < types; ++index) {
     if (!provided_[index]) replace(guards_[index], &guards_[index], nullptr);
   }

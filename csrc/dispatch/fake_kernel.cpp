@@ -83,6 +83,7 @@ class FakeCall {
 
   std::vector<c10::Storage> storages_of_arguments() const {
     std::vector<c10::Storage> storages;
+    storages.reserve(key_.storages().size());
     for (size_t i = 0; i < key_.storages().size(); ++i) {
       storages.emplace_back(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(key_.storages()[i]));
     }

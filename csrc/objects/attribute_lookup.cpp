@@ -2,18 +2,18 @@
 
 #include "objects/python_guards.h"
 
-#include <string_view>
+#include <cstring>
 
 namespace fastfake {
 
 namespace {
 
-constexpr std::string_view expected_name = "__torch_function__";
+constexpr auto expected_name = "__torch_function__";
 
 PyObject* get_attribute(PyObject* self, char* name) {
-  static PyObject* const expected = PyUnicode_InternFromString(expected_name.data());
+  static PyObject* const expected = PyUnicode_InternFromString(expected_name);
   const getattrofunc get = Py_TYPE(self)->tp_getattro;
-  if (C10_LIKELY(name == expected_name && expected != nullptr)) return get(self, expected);
+  if (C10_LIKELY(expected != nullptr && std::strcmp(name, expected_name) == 0)) return get(self, expected);
   PyObject* made = PyUnicode_FromString(name);
   if (made == nullptr) return nullptr;
   PyObject* found = get(self, made);

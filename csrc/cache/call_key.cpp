@@ -127,14 +127,14 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
   const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(mode_);
   if (kept("rule: argument of another mode", !is_ours)) return "not our fake";
   if (kept("rule: argument with a known value", fake.has_constant())) return "constant attribute";
-  return add_fake_tensor(impl);
+  return add_fake_tensor(impl, fake.device());
 }
 
-Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
+Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl, c10::Device device) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
-  const bool is_mask = dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte;
-  if (is_index_ && tensors_.size() > 0 && kept("rule: index that is a mask", is_mask)) {
-    return "dynamic output shape";
+  if (C10_UNLIKELY(is_index_) && tensors_.size() > 0) {
+    const bool is_mask = dtype == c10::kBool || dtype == c10::kChar || dtype == c10::kByte;
+    if (kept("rule: index that is a mask", is_mask)) return "dynamic output shape";
   }
   if (const auto number = kept("repeated tensor", tensors_.find(impl))) {
     words_.add(Tag::RepeatedTensor, kept("which tensor is repeated", *number));
@@ -144,29 +144,31 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl) {
   if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return "symbolic shape";
   if (C10_UNLIKELY(keys.has_any(kinds_that_are_not_dense) || !impl->has_storage()))
     return layout_bypass(*impl);
-  const auto storage_bytes = impl->storage().sym_nbytes();
+  auto* storage = impl->storage().unsafeGetStorageImpl();
+  const auto storage_bytes = storage->sym_nbytes();
   if (C10_UNLIKELY(storage_bytes.is_heap_allocated())) return "symbolic shape";
 
-  const auto device = FakeTensorView::of(impl).device();
   const auto sizes = impl->sizes();
-  words_.add(Tag::FakeTensor,
-             kept("dtype", static_cast<uint64_t>(dtype)) |
-                 static_cast<uint64_t>(kept("requires grad", impl->requires_grad())) << 8 |
-                 static_cast<uint64_t>(kept("fake wrapped number", impl->is_wrapped_number())) << 9 |
-                 kept("device of a tensor", device_bits(device)) << 16 |
-                 kept("number of dimensions", sizes.size()) << 32);
-  words_.add(kept("dispatch keys", keys.raw_repr()));
-  words_.add(kept("shared storage", storage_number(impl)));
-  words_.add_integer(kept("bytes of the storage", storage_bytes.as_int_unchecked()));
-  words_.add_integer(kept("offset in the storage", impl->storage_offset()));
-  for (const auto size : sizes) words_.add_integer(kept("size", size));
-  for (const auto stride : impl->strides()) words_.add_integer(kept("stride", stride));
+  const auto strides = impl->strides();
+  constexpr size_t words_of_any = 5;
+  uint64_t* word = words_.extend(words_of_any + sizes.size() + strides.size());
+  *word++ = tagged(Tag::FakeTensor,
+                   kept("dtype", static_cast<uint64_t>(dtype)) |
+                       static_cast<uint64_t>(kept("requires grad", impl->requires_grad())) << 8 |
+                       static_cast<uint64_t>(kept("fake wrapped number", impl->is_wrapped_number())) << 9 |
+                       kept("device of a tensor", device_bits(device)) << 16 |
+                       kept("number of dimensions", sizes.size()) << 32);
+  *word++ = kept("dispatch keys", keys.raw_repr());
+  *word++ = kept("shared storage", storage_number(storage));
+  *word++ = static_cast<uint64_t>(kept("bytes of the storage", storage_bytes.as_int_unchecked()));
+  *word++ = static_cast<uint64_t>(kept("offset in the storage", impl->storage_offset()));
+  for (const auto size : sizes) *word++ = static_cast<uint64_t>(kept("size", size));
+  for (const auto stride : strides) *word++ = static_cast<uint64_t>(kept("stride", stride));
   tensors_.add(impl);
   return nullptr;
 }
 
-uint64_t CallKey::storage_number(const c10::TensorImpl* impl) {
-  auto* storage = impl->storage().unsafeGetStorageImpl();
+uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
   if (const auto number = storages_.find(storage)) return *number;
   storages_.add(storage);
   return storages_.size() - 1;

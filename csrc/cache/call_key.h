@@ -40,11 +40,11 @@ class CallKey {
  private:
   Bypass add(const c10::IValue& argument);
   Bypass add_tensor(c10::TensorImpl* impl);
-  Bypass add_fake_tensor(c10::TensorImpl* impl);
+  Bypass add_fake_tensor(c10::TensorImpl* impl, c10::Device device);
   Bypass add_list(const c10::IValue& list);
   Bypass add_wrapped_number(const c10::TensorImpl* impl);
-  // The number of the storage of `impl` among the storages of the arguments.
-  uint64_t storage_number(const c10::TensorImpl* impl);
+  // The number of `storage` among the storages of the arguments.
+  uint64_t storage_number(c10::StorageImpl* storage);
 
   Words words_;
   FirstSeen<c10::TensorImpl> tensors_;

@@ -64,6 +64,13 @@ class Words {
     begin_[size_++] = word;
   }
   void add(Tag tag, uint64_t payload = 0) { add(tagged(tag, payload)); }
+  // Appends `count` words, which the caller writes in order.
+  uint64_t* extend(size_t count) {
+    while (C10_UNLIKELY(capacity_ - size_ < count)) grow();
+    uint64_t* added = begin_ + size_;
+    size_ += count;
+    return added;
+  }
   void add_integer(int64_t value) { add(static_cast<uint64_t>(value)); }
   void add_double(double value) { add(std::bit_cast<uint64_t>(value)); }
   void add_text(std::string_view text);

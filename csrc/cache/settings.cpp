@@ -12,6 +12,8 @@
 #include <c10/util/irange.h>
 #include <torch/csrc/tensor/python_tensor.h>
 
+#include <utility>
+
 namespace fastfake {
 
 namespace {
@@ -40,11 +42,24 @@ void PythonSettings::watch(PyObject* context_variables) {
   count_ = count;
 }
 
-uint64_t PythonSettings::number() {
-  for (size_t i = 0; i < count_; ++i) {
-    if (C10_UNLIKELY(present_value(i).get() != values_[i])) return renumber();
+uint64_t PythonSettings::look_up() {
+  PyRef reference;
+  if (PyObject* holder = values_of_context_variables()) {
+    const auto keep = PyRef::borrow(holder);  // Python code may run before the reference exists
+    reference = PyRef::steal(PyWeakref_NewRef(holder, nullptr));
+  }
+  if (!values_are_present()) return renumber(std::move(reference));
+  if (reference.get() != nullptr && refers_to_present_values(reference.get())) {
+    Py_XSETREF(read_from_, reference.release());
   }
   return number_;
+}
+
+bool PythonSettings::values_are_present() const {
+  for (size_t i = 0; i < count_; ++i) {
+    if (present_value(i).get() != values_[i]) return false;
+  }
+  return true;
 }
 
 PyRef PythonSettings::present_value(size_t i) const {
@@ -53,7 +68,8 @@ PyRef PythonSettings::present_value(size_t i) const {
   return PyRef::steal(value);
 }
 
-uint64_t PythonSettings::renumber() {
+// `reference` is null or to what held the values of all variables a moment ago.
+uint64_t PythonSettings::renumber(PyRef reference) {
   const auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(count_)));
   bool comparable = true;
   for (const auto i : c10::irange(count_)) {
@@ -61,6 +77,8 @@ uint64_t PythonSettings::renumber() {
     comparable = comparable && is_plain(value.get());
     PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i), value.release());
   }
+  // No Python code ran since the first value was read.
+  if (reference.get() != nullptr && !refers_to_present_values(reference.get())) reference = PyRef();
   const auto number =
       comparable ? static_cast<uint64_t>(process().value_numbers.number_of(values.get())) : not_comparable;
   // Values and number change together, and before an old value dies, which can run Python code.
@@ -69,6 +87,7 @@ uint64_t PythonSettings::renumber() {
     values_.at(i) = Py_NewRef(PyTuple_GET_ITEM(values.get(), static_cast<Py_ssize_t>(i)));
   }
   number_ = number;
+  Py_XSETREF(read_from_, reference.release());
   for (PyObject* value : old) Py_XDECREF(value);
   return number;
 }

@@ -3,9 +3,11 @@
 #include "objects/python_guards.h"
 #include "process_state.h"
 
+#include <structmember.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <array>
+#include <cstddef>
 
 namespace fastfake {
 
@@ -13,48 +15,57 @@ namespace {
 
 constexpr auto attribute = "__instancecheck__";
 
-// `bound` is the method of `type` bound to torch.Tensor.
-PyObject* is_tensor(PyObject* bound, PyObject* object) {
-  if (Py_IS_TYPE(object, process().fake_tensor.type)) Py_RETURN_TRUE;
-  return PyObject_CallOneArg(bound, object);
-}
-
-PyMethodDef is_tensor_method = {attribute, is_tensor, METH_O, "Whether an object is a tensor."};
-
+// The descriptor, and the answer where torch.Tensor asks for the method: it is then called itself, which
+// CPython does with fewer steps for a vectorcall than for a function with a signature.
 struct Descriptor {
-  PyObject_HEAD PyObject* for_tensor;  // the answer where torch.Tensor asks
-  PyObject* of_type;                   // the descriptor in the dictionary of `type`, which answers elsewhere
+  PyObject_HEAD vectorcallfunc call;
+  PyObject* of_tensor;  // the method of `type` bound to torch.Tensor
+  PyObject* of_type;    // the descriptor in the dictionary of `type`, which answers elsewhere
 };
 
+PyObject* is_tensor(PyObject* self, PyObject* const* arguments, size_t count, PyObject* names) {
+  if (C10_LIKELY(PyVectorcall_NARGS(count) == 1 && names == nullptr) &&
+      Py_IS_TYPE(arguments[0], process().fake_tensor.type)) {
+    Py_RETURN_TRUE;
+  }
+  return PyObject_Vectorcall(reinterpret_cast<Descriptor*>(self)->of_tensor, arguments, count, names);
+}
+
 PyObject* bind(PyObject* self, PyObject* cls, PyObject* metaclass) {
-  const auto* descriptor = reinterpret_cast<Descriptor*>(self);
-  if (cls == THPVariableClass) return Py_NewRef(descriptor->for_tensor);
-  return Py_TYPE(descriptor->of_type)->tp_descr_get(descriptor->of_type, cls, metaclass);
+  if (cls == THPVariableClass) return Py_NewRef(self);
+  PyObject* of_type = reinterpret_cast<Descriptor*>(self)->of_type;
+  return Py_TYPE(of_type)->tp_descr_get(of_type, cls, metaclass);
 }
 
 PyObject* make_descriptor() {
-  std::array<PyType_Slot, 3> slots = {{
+  std::array<PyMemberDef, 2> members = {{
+      {"__vectorcalloffset__", T_PYSSIZET, offsetof(Descriptor, call), READONLY, nullptr},
+      {nullptr, 0, 0, 0, nullptr},
+  }};
+  std::array<PyType_Slot, 5> slots = {{
       {Py_tp_doc, const_cast<char*>("isinstance() for classes of tensors.")},
       {Py_tp_descr_get, reinterpret_cast<void*>(bind)},
+      {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+      {Py_tp_members, members.data()},
       {0, nullptr},
   }};
   PyType_Spec spec = {
       .name = "fastfake._C.InstanceCheck",
       .basicsize = sizeof(Descriptor),
       .itemsize = 0,
-      .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+      .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_VECTORCALL,
       .slots = slots.data(),
   };
   const auto attributes =
       PyRef::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyType_Type), "__dict__"));
   auto of_type = PyRef::steal(PyMapping_GetItemString(attributes.get(), attribute));
-  const auto bound = PyRef::steal(PyObject_GetAttrString(THPVariableClass, attribute));
-  auto for_tensor = PyRef::steal(PyCFunction_New(&is_tensor_method, bound.get()));
+  auto of_tensor = PyRef::steal(PyObject_GetAttrString(THPVariableClass, attribute));
   const auto type = PyRef::steal(PyType_FromSpec(&spec));
   PyObject* made =
       PyRef::steal(PyType_GenericAlloc(reinterpret_cast<PyTypeObject*>(type.get()), 0)).release();
   auto* descriptor = reinterpret_cast<Descriptor*>(made);
-  descriptor->for_tensor = for_tensor.release();
+  descriptor->call = is_tensor;
+  descriptor->of_tensor = of_tensor.release();
   descriptor->of_type = of_type.release();
   return made;
 }

@@ -1,8 +1,8 @@
 // Faster answers to `isinstance(x, torch.Tensor)`, which torch's argument parser asks for each tensor.
 //
 // torch.Tensor's metaclass leaves `isinstance` to `type`, and CPython binds `type`'s method to the class anew
-// for each question. While installed, the metaclass has a descriptor in its dictionary that holds the bound
-// method for torch.Tensor and knows fake tensors at a glance. For all other classes and objects the answer
+// for each question. While installed, the metaclass has a descriptor in its dictionary that is the bound
+// method of torch.Tensor and knows fake tensors at a glance. For all other classes and objects the answer
 // comes from `type`, so no answer changes.
 #pragma once
 

@@ -123,8 +123,12 @@ class InterpreterHook final : public PyInterpreterVTable {
     const GilGuard gil;
     Py_DECREF(object);
   }
+  size_t refcnt(PyObject* object) const override {
+    if (C10_UNLIKELY(Py_IsInitialized() == 0 || object == nullptr)) return 0;
+    const GilGuard gil;
+    return static_cast<size_t>(Py_REFCNT(object));
+  }
   bool try_incref(const c10::impl::PyObjectSlot& slot) const override { return torch_->try_incref(slot); }
-  size_t refcnt(PyObject* object) const override { return torch_->refcnt(object); }
   void reportErrorCallback(PyObject* callback, c10::DispatchKey key) const override {
     torch_->reportErrorCallback(callback, key);
   }

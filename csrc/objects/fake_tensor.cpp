@@ -46,18 +46,16 @@ PyGetSetDef device_attribute = {"device", get_device, refuse_device,
 }  // namespace
 
 void register_fake_tensor_class(PyTypeObject* type) {
-  FakeTensorClass registered = {
-      .type = type,
-      .fake_device = slot_offset(type, "_fake_device"),
-      .fake_mode = slot_offset(type, "fake_mode"),
-      .constant = slot_offset(type, "constant"),
-      .real_tensor = slot_offset(type, "real_tensor"),
-      .pytype = slot_offset(type, "pytype"),
-      .dispatch_keys = slot_offset(type, "dispatch_keys"),
-      .memos = slot_offset(type, "_memos"),
-      .dispatch = {},
-      .observer = process().fake_tensor.observer,
-  };
+  FakeTensorClass registered;
+  registered.type = type;
+  registered.fake_device = slot_offset(type, "_fake_device");
+  registered.fake_mode = slot_offset(type, "fake_mode");
+  registered.constant = slot_offset(type, "constant");
+  registered.real_tensor = slot_offset(type, "real_tensor");
+  registered.pytype = slot_offset(type, "pytype");
+  registered.dispatch_keys = slot_offset(type, "dispatch_keys");
+  registered.memos = slot_offset(type, "_memos");
+  registered.observer = process().fake_tensor.observer;
   registered.dispatch.expect(type, "__torch_dispatch__", nullptr);
   const auto device = PyRef::steal(PyDescr_NewGetSet(type, &device_attribute));
   if (PyObject_SetAttrString(reinterpret_cast<PyObject*>(type), "device", device.get()) != 0) {

@@ -7,18 +7,9 @@
 
 namespace fastfake {
 
-// FakeTensor. Its fields are `__slots__`, which sit at fixed offsets in every instance.
-struct FakeTensorClass {
+struct RegisteredClass {
   PyTypeObject* type = nullptr;  // null before registration; kept for good afterwards
-  Py_ssize_t fake_device = 0;
-  Py_ssize_t fake_mode = 0;
-  Py_ssize_t constant = 0;
-  Py_ssize_t real_tensor = 0;
-  Py_ssize_t pytype = 0;
-  Py_ssize_t dispatch_keys = 0;
-  Py_ssize_t memos = 0;
-  MethodCheck dispatch;          // whether a class still has FakeTensor's `__torch_dispatch__`
-  PyObject* observer = nullptr;  // called with every tensor that native code makes, unless null
+  MethodCheck dispatch;          // whether a class still has the methods of this one that dispatch calls
 
   // Whether `candidate` is this class or derives from it.
   bool is_base_of(PyTypeObject* candidate) const noexcept {
@@ -26,14 +17,20 @@ struct FakeTensorClass {
   }
 };
 
-// FakeTensorMode, which derives from ModeState.
-struct FakeModeClass {
-  PyTypeObject* type = nullptr;
-  MethodCheck dispatch;  // whether a class still has FakeTensorMode's `__torch_dispatch__` and `dispatch`
-
-  bool is_base_of(PyTypeObject* candidate) const noexcept {
-    return candidate == type || (type != nullptr && PyType_IsSubtype(candidate, type) != 0);
-  }
+// FakeTensor, which dispatches with `__torch_dispatch__`. Its fields are `__slots__`, which sit at fixed
+// offsets in every instance.
+struct FakeTensorClass : RegisteredClass {
+  Py_ssize_t fake_device = 0;
+  Py_ssize_t fake_mode = 0;
+  Py_ssize_t constant = 0;
+  Py_ssize_t real_tensor = 0;
+  Py_ssize_t pytype = 0;
+  Py_ssize_t dispatch_keys = 0;
+  Py_ssize_t memos = 0;
+  PyObject* observer = nullptr;  // called with every tensor that native code makes, unless null
 };
+
+// FakeTensorMode, which derives from ModeState and dispatches with `__torch_dispatch__` and `dispatch`.
+struct FakeModeClass : RegisteredClass {};
 
 }  // namespace fastfake

@@ -7,6 +7,8 @@
 // loaded, which defines operators as well; rules stand in Python tables, which are watched.
 #pragma once
 
+#include "objects/dictionary_version.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/macros/Macros.h>
 #include <torch/csrc/python_headers.h>
@@ -46,12 +48,8 @@ class Registrations {
     // Added above the bits that the versions of dictionaries take.
     uint64_t version =
         list_ == nullptr ? 0 : static_cast<uint64_t>(reinterpret_cast<PyVarObject*>(list_)->ob_size) << 48;
-#if PY_VERSION_HEX < 0x030C0000
-    // Each change of any dictionary of the process gives it a higher number than all had before.
-    for (size_t i = 0; i < count_; ++i) {
-      version += reinterpret_cast<PyDictObject*>(dictionaries_[i])->ma_version_tag;
-    }
-#endif
+    // Where they have no versions, changes of the dictionaries are noted.
+    for (size_t i = 0; i < count_; ++i) version += version_of(dictionaries_[i]);
     return version;
   }
   C10_NOINLINE void forget_answers();

@@ -1,6 +1,7 @@
 // Whether a class still has the methods that native code stands in for.
 #pragma once
 
+#include "objects/dictionary_version.h"
 #include "objects/python_guards.h"
 
 #include <torch/csrc/python_headers.h>
@@ -36,16 +37,11 @@ class MethodCheck {
   bool hidden_by(PyObject* instance) noexcept {
     PyObject** attributes = _PyObject_GetDictPtr(instance);
     if (attributes == nullptr || *attributes == nullptr) return false;
-#if PY_VERSION_HEX < 0x030C0000
-    // Each change of any dictionary of the process gives it a number that no dictionary had before.
-    const uint64_t version = reinterpret_cast<PyDictObject*>(*attributes)->ma_version_tag;
-    if (version == version_without_) return false;
+    const uint64_t version = version_of(*attributes);
+    if (version != unknown_version && version == version_without_) return false;
     if (is_among(*attributes)) return true;
     version_without_ = version;
     return false;
-#else
-    return is_among(*attributes);
-#endif
   }
 
  private:
@@ -75,9 +71,7 @@ class MethodCheck {
   PyTypeObject* checked_type_ = nullptr;
   unsigned int checked_version_ = 0;
   bool verdict_ = false;
-#if PY_VERSION_HEX < 0x030C0000
-  uint64_t version_without_ = 0;  // of a dictionary that has none of the names
-#endif
+  uint64_t version_without_ = unknown_version;  // of a dictionary that has none of the names
 };
 
 }  // namespace fastfake

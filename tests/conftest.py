@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from opinfo.torch_records import TorchRecords
 
+    from fastfake import FakeTensorMode
+
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call() -> Generator[None, object, object]:
@@ -38,6 +40,17 @@ def uninstalled() -> Iterator[None]:
     fastfake.uninstall()
     if before:
         fastfake.install()
+
+
+@pytest.fixture
+def mode() -> Iterator[FakeTensorMode]:
+    """An active mode on an empty cache."""
+    from fastfake import FakeTensorMode
+
+    FakeTensorMode.cache_clear()
+    with FakeTensorMode() as active:
+        yield active
+    FakeTensorMode.cache_clear()
 
 
 @pytest.fixture

@@ -23,14 +23,6 @@ aten = torch.ops.aten
 Call = Callable[[], object]
 
 
-@pytest.fixture
-def mode() -> Iterator[FakeTensorMode]:
-    FakeTensorMode.cache_clear()
-    with FakeTensorMode() as active:
-        yield active
-    FakeTensorMode.cache_clear()
-
-
 def check(mode: FakeTensorMode, first: Call, second: Call) -> None:
     """Check that the cache does not answer the second call with what it knows of the first."""
 

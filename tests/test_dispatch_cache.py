@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,14 +20,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fastfake import _C, FakeTensorMode, disable_fake_tensor_cache
 
 aten = torch.ops.aten
-
-
-@pytest.fixture
-def mode() -> Iterator[FakeTensorMode]:
-    FakeTensorMode.cache_clear()
-    with FakeTensorMode() as active:
-        yield active
-    FakeTensorMode.cache_clear()
 
 
 def hits_of(call: Callable[[], object]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,14 +11,6 @@ import torch
 from fastfake import FakeTensorMode
 
 aten = torch.ops.aten
-
-
-@pytest.fixture
-def mode() -> Iterator[FakeTensorMode]:
-    FakeTensorMode.cache_clear()
-    with FakeTensorMode() as active:
-        yield active
-    FakeTensorMode.cache_clear()
 
 
 # By the rule that speaks against it: a call, and the reason.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,14 +14,6 @@ from fastfake import FakeTensor, FakeTensorMode
 from fastfake.miss import pipeline
 
 aten = torch.ops.aten
-
-
-@pytest.fixture
-def mode() -> Iterator[FakeTensorMode]:
-    FakeTensorMode.cache_clear()
-    with FakeTensorMode() as active:
-        yield active
-    FakeTensorMode.cache_clear()
 
 
 @pytest.fixture

@@ -431,6 +431,52 @@ import fastfake.shim
 """)
 
 
+# A mode is made where a signal handler or a profiler would make it, at the given line of what exchanges the rules. The
+# first mode of a process imports modules, whose operators have rules too.
+MODE_AT_A_LINE = """
+import sys
+import torch
+import torch._subclasses.fake_tensor as fake_tensor
+import fastfake
+from fastfake import installation
+
+left = [{line}]
+functions = (installation._rebind_rule_tables.__code__, installation._operators_with_rules.__code__)
+
+def trace(frame, event, arg):
+    if frame.f_code not in functions or not left:
+        return None
+    left[0] -= 1
+    if left[0] == 0:
+        left.clear()
+        with fastfake.FakeTensorMode():
+            torch.empty(2)
+    return trace
+
+sys.settrace(trace)
+fastfake.install()
+sys.settrace(None)
+assert not left
+sides = {{"torch._subclasses.fake_tensor", "fastfake.fake_mode"}}
+
+def side():
+    # In which module the class is that torch's name and the rules have; there must be only one.
+    operators = installation._operators_with_rules()
+    classes = [key for operator in operators for key in operator.python_key_table]
+    (only,) = sides & {{each.__module__ for each in [*classes, fake_tensor.FakeTensorMode]}}
+    return only
+
+assert side() == "fastfake.fake_mode"
+fastfake.uninstall()
+assert side() == "torch._subclasses.fake_tensor"
+"""
+
+
+@pytest.mark.parametrize("line", [5, 12, 15, 1000])
+def test_a_mode_that_is_made_in_the_middle_of_the_first_installation_does_no_harm(line: int) -> None:
+    run_program(MODE_AT_A_LINE.format(line=line))
+
+
 def test_installing_logs_how_much_was_exchanged() -> None:
     program = """
 import logging, sys

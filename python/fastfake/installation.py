@@ -209,29 +209,36 @@ def _own_holders() -> list[object]:
 
 
 def _rebind_rule_tables(new_of: dict[int, Any]) -> None:
-    """Replace FakeTensorMode and FakeTensor as keys of the tables in which operators keep rules for them."""
+    """Replace FakeTensorMode and FakeTensor as keys of the tables in which operators keep rules for them.
+
+    Meanwhile a signal handler, a profiler or another thread may register rules or install, too.
+    """
     for operator in _operators_with_rules():
         table = operator.python_key_table
-        for key in [key for key in table if id(key) in new_of]:
+        for key in list(table):
+            rule = table.get(key)
+            if id(key) not in new_of or rule is None:
+                continue
             # In this order: another thread may be looking for either.
-            table[new_of[id(key)]] = table[key]
-            del table[key]
+            table[new_of[id(key)]] = rule
+            table.pop(key, None)
             # What was looked up for the old class.
             operator._dispatch_cache.clear()
 
 
 def _operators_with_rules() -> Iterator[OperatorBase]:
     """Yield the operators that anyone used so far and that have rules for classes."""
-    for operator in torch._ops._higher_order_ops.values():
+    # From copies of torch's dictionaries: the next use of an operator adds to them.
+    for operator in list(torch._ops._higher_order_ops.values()):
         if operator.python_key_table:
             yield operator
-    for namespace in vars(torch.ops).values():
+    for namespace in list(vars(torch.ops).values()):
         if not isinstance(namespace, torch._ops._OpNamespace):
             continue
-        for packet in vars(namespace).values():
+        for packet in list(vars(namespace).values()):
             if not isinstance(packet, torch._ops.OpOverloadPacket):
                 continue
-            for overload in vars(packet).values():
+            for overload in list(vars(packet).values()):
                 if isinstance(overload, torch._ops.OpOverload) and overload.python_key_table:
                     yield overload
 

@@ -496,6 +496,20 @@ def test_importing_fastfake_alone_does_not_install() -> None:
     run_program("import fastfake; assert not fastfake.is_installed()")
 
 
+def test_torchs_list_of_the_kernels_of_an_operator_has_ours_in_it_and_is_otherwise_torchs() -> None:
+    program = """
+import torch
+try:
+    torch.ops.aten._nested_tensor_size(torch.empty(2))
+except NotImplementedError as error:
+    print(error)
+"""
+    theirs, ours = run_program(program), run_program(f"import fastfake{program}")
+    assert ours.count("Fake, ") == ours.count("\nFake: registered at ") == 1
+    lines = [line for line in ours.replace("Fake, ", "").splitlines() if not line.startswith("Fake: ")]
+    assert lines == theirs.splitlines()
+
+
 def test_living_fake_tensors_of_torchs_class_give_one_warning_with_their_number() -> None:
     with torch_fake_tensor.FakeTensorMode():
         living = [torch.empty(2) for _ in range(7)]

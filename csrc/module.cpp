@@ -3,10 +3,12 @@
 #include "dispatch/common_device.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
+#include "dispatch/native_detach.h"
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
 #include "process_state.h"
+#include "symbolic/node_methods.h"
 
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
@@ -72,6 +74,19 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
              py::arg("fake_mode"), py::arg("crosscheck"));
+  module.def("alias_of_fake", wrap_pybind_function([](const py::object& tensor) {
+               return py::reinterpret_steal<py::object>(alias_of_fake(tensor.ptr()));
+             }),
+             py::arg("tensor"));
+  module.def("register_symbols",
+             wrap_pybind_function([](const py::type& sym_node, const py::object& news,
+                                     const py::list& pre_dispatch_modes, const py::module_& logging) {
+               process().symbol_tables.register_python(reinterpret_cast<PyTypeObject*>(sym_node.ptr()),
+                                                       news.ptr(), pre_dispatch_modes.ptr(), logging.ptr());
+             }),
+             py::arg("sym_node"), py::arg("news"), py::arg("pre_dispatch_modes"), py::arg("logging"));
+  module.def("install_node_methods", wrap_pybind_function(install_node_methods));
+  module.def("remove_node_methods", wrap_pybind_function(remove_node_methods));
   module.def("interpreter_table_fits",
              wrap_pybind_function(interpreter_table_has_as_many_methods_as_the_hook));
   module.def("install_interpreter_hook", wrap_pybind_function(install_interpreter_hook));

@@ -14,6 +14,7 @@
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/registered_classes.h"
+#include "symbolic/symbol_table.h"
 
 #include <torch/csrc/python_headers.h>
 
@@ -30,6 +31,7 @@ struct ProcessState {
   PythonSettings python_settings;
   ValueNumbers value_numbers;
   DispatchCache cache;
+  SymbolTables symbol_tables;
   // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
   // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
   PyObject* crosscheck = nullptr;

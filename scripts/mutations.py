@@ -107,6 +107,18 @@ WATCHED_BY = {
         "tests/test_recipe.py::test_an_operator_that_changes_its_arguments_is_computed_each_time"
     ),
     "warning of data_ptr": "tests/test_config.py::test_the_data_pointer_warns_or_raises_as_configured",
+    "symbolic number": "tests/test_symbolic_hits.py::test_other_numbers_are_other_calls",
+    "which integers are symbols": (
+        "tests/test_call_symbols.py::test_a_number_that_equals_the_number_of_a_symbol_is_none"
+    ),
+    "integer among symbols": "tests/test_call_symbols.py::test_an_integer_among_symbols_tells_calls_apart",
+    "symbol in a shape": "tests/test_call_symbols.py::test_a_symbol_in_a_shape_tells_calls_apart",
+    "answers about strides": (
+        "tests/test_call_symbols.py::test_what_a_tensor_knows_about_its_strides_tells_calls_on_unbacked_symbols_apart"
+    ),
+    "rule: guards added": (
+        "tests/test_call_symbols.py::test_a_call_that_adds_a_guard_is_remembered_only_when_it_adds_none"
+    ),
     "rule: leaks are tracked": (
         "tests/test_config.py::test_fake_tensors_made_during_an_export_are_tracked_where_that_is_configured"
     ),

@@ -48,6 +48,42 @@ std::optional<std::vector<c10::IValue>> boxed(const c10::FunctionSchema& schema,
 
 py::object owned(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
 
+// A number, or what kind of symbol it is and which one of that kind.
+py::object describe(const IntegerSource& source) {
+  switch (source.kind) {
+    case IntegerSource::Kind::Argument:
+      return py::make_tuple("argument", source.value);
+    case IntegerSource::Kind::Numel:
+      return py::make_tuple("numel", source.value);
+    case IntegerSource::Kind::New:
+      return py::make_tuple("new", source.value);
+    case IntegerSource::Kind::Number:
+      break;
+  }
+  return py::int_(source.value);
+}
+
+// Sizes, strides and offset.
+py::tuple describe_shape(const NewTensor& tensor) {
+  const auto dimensions = static_cast<size_t>(tensor.prototype->dim());
+  std::vector<IntegerSource> integers;
+  if (tensor.symbols) {
+    integers = tensor.symbols->integers();
+  } else {
+    const auto add = [&](int64_t number) { integers.push_back({IntegerSource::Kind::Number, number}); };
+    for (const auto size : tensor.prototype->sizes()) add(size);
+    for (const auto stride : tensor.prototype->strides()) add(stride);
+    add(tensor.prototype->storage_offset());
+  }
+  py::tuple sizes(dimensions);
+  py::tuple strides(dimensions);
+  for (size_t i = 0; i < dimensions; ++i) {
+    sizes[i] = describe(integers[i]);
+    strides[i] = describe(integers[dimensions + i]);
+  }
+  return py::make_tuple(sizes, strides, describe(integers[2 * dimensions]));
+}
+
 py::tuple describe(const NewTensor& tensor) {
   auto& prototype = *tensor.prototype;
   const auto keys = prototype.key_set();
@@ -55,10 +91,9 @@ py::tuple describe(const NewTensor& tensor) {
   if (tensor.source == StorageSource::Argument) source_argument = py::int_(tensor.source_index);
   const auto dtype = c10::typeMetaToScalarType(prototype.dtype());
   return py::make_tuple("tensor", owned(reinterpret_cast<PyObject*>(torch::getTHPDtype(dtype))),
-                        py::tuple(py::cast(prototype.sizes().vec())),
-                        py::tuple(py::cast(prototype.strides().vec())), prototype.storage_offset(),
-                        owned(tensor.device), tensor.storage_bytes, keys.has(c10::DispatchKey::Conjugate),
-                        keys.has(c10::DispatchKey::Negative), prototype.is_inference(), source_argument);
+                        describe_shape(tensor), owned(tensor.device), describe(tensor.storage_bytes),
+                        keys.has(c10::DispatchKey::Conjugate), keys.has(c10::DispatchKey::Negative),
+                        prototype.is_inference(), source_argument);
 }
 
 struct Describe {
@@ -66,6 +101,9 @@ struct Describe {
   py::tuple operator()(const SameAsResult& same) const { return py::make_tuple("result", same.index); }
   py::tuple operator()(const Constant& constant) const {
     return py::make_tuple("constant", torch::jit::toPyObject(constant.value));
+  }
+  py::tuple operator()(const SymbolicNumber& number) const {
+    return py::make_tuple("symbol", describe(number.source));
   }
   py::tuple operator()(const NewTensor& tensor) const { return describe(tensor); }
   py::tuple operator()(const ListOf& list) const { return py::make_tuple("list", list.length); }

@@ -4,6 +4,7 @@
 #include "cache/settings.h"
 #include "dispatch/kernel_invocation.h"
 #include "objects/fake_tensor.h"
+#include "symbolic/shape_meta.h"
 
 #include <ATen/core/Generator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -49,6 +50,14 @@ Bypass layout_bypass(const c10::TensorImpl& impl) {
   }
 }
 
+uint64_t bits_of_tensor(const c10::TensorImpl& impl, c10::Device device, size_t dimensions) {
+  return kept("dtype", static_cast<uint64_t>(c10::typeMetaToScalarType(impl.dtype()))) |
+         static_cast<uint64_t>(kept("requires grad", impl.requires_grad())) << 8 |
+         static_cast<uint64_t>(kept("fake wrapped number", impl.is_wrapped_number())) << 9 |
+         kept("device of a tensor", device_bits(device)) << 16 |
+         kept("number of dimensions", dimensions) << 32;
+}
+
 }  // namespace
 
 Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
@@ -65,6 +74,7 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
   }
+  if (C10_UNLIKELY(symbols_.has_value()) && !symbols_->end()) return "symbolic shape";
   return nullptr;
 }
 
@@ -99,7 +109,10 @@ Bypass CallKey::add(const c10::IValue& argument) {
     const uint64_t device = generator.defined() ? device_bits(generator.device()) + 1 : 0;
     words_.add(Tag::Generator, kept("generator", device));
   } else if (argument.isSymInt() || argument.isSymFloat() || argument.isSymBool()) {
-    return "symbolic shape";
+    const uint64_t word = word_for(static_cast<const c10::SymNodeImpl*>(argument.internalToPointer()));
+    if (word == 0) return "symbolic shape";
+    words_.add(Tag::SymbolicNumber);
+    words_.add(kept("symbolic number", word));
   } else {
     return "argument kind";
   }
@@ -141,23 +154,18 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl, c10::Device device) {
     return nullptr;
   }
   const auto keys = impl->key_set();
-  if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return "symbolic shape";
   if (C10_UNLIKELY(keys.has_any(kinds_that_are_not_dense) || !impl->has_storage()))
     return layout_bypass(*impl);
+  if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return add_symbolic_tensor(impl, device);
   auto* storage = impl->storage().unsafeGetStorageImpl();
   const auto storage_bytes = storage->sym_nbytes();
-  if (C10_UNLIKELY(storage_bytes.is_heap_allocated())) return "symbolic shape";
+  if (C10_UNLIKELY(storage_bytes.is_heap_allocated())) return add_symbolic_tensor(impl, device);
 
   const auto sizes = impl->sizes();
   const auto strides = impl->strides();
   constexpr size_t words_of_any = 5;
   uint64_t* word = words_.extend(words_of_any + sizes.size() + strides.size());
-  *word++ = tagged(Tag::FakeTensor,
-                   kept("dtype", static_cast<uint64_t>(dtype)) |
-                       static_cast<uint64_t>(kept("requires grad", impl->requires_grad())) << 8 |
-                       static_cast<uint64_t>(kept("fake wrapped number", impl->is_wrapped_number())) << 9 |
-                       kept("device of a tensor", device_bits(device)) << 16 |
-                       kept("number of dimensions", sizes.size()) << 32);
+  *word++ = tagged(Tag::FakeTensor, bits_of_tensor(*impl, device, sizes.size()));
   *word++ = kept("dispatch keys", keys.raw_repr());
   *word++ = kept("shared storage", storage_number(storage));
   *word++ = static_cast<uint64_t>(kept("bytes of the storage", storage_bytes.as_int_unchecked()));
@@ -166,6 +174,54 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl, c10::Device device) {
   for (const auto stride : strides) *word++ = static_cast<uint64_t>(kept("stride", stride));
   tensors_.add(impl);
   return nullptr;
+}
+
+// The same as add_fake_tensor writes, with a word in between that tells which of the integers are symbols.
+Bypass CallKey::add_symbolic_tensor(c10::TensorImpl* impl, c10::Device device) {
+  const auto storage_bytes = impl->storage().sym_nbytes();
+  const auto offset = impl->sym_storage_offset();
+  const auto sizes = impl->sym_sizes();
+  const auto strides = impl->sym_strides();
+  words_.add(Tag::SymbolicFakeTensor, bits_of_tensor(*impl, device, sizes.size()));
+  words_.add(kept("dispatch keys", impl->key_set().raw_repr()));
+  words_.add(kept("shared storage", storage_number(impl->storage().unsafeGetStorageImpl())));
+
+  c10::SmallVector<const c10::SymInt*, 16> integers = {&storage_bytes, &offset};
+  for (const auto& size : sizes) integers.push_back(&size);
+  for (const auto& stride : strides) integers.push_back(&stride);
+  if (Bypass bypass = add_integers(integers)) return bypass;
+  // There are no symbols if the tensor had some once, and has numbers now.
+  if (C10_UNLIKELY(symbols_ && symbols_->lack_hints()) && impl->has_symbolic_sizes_strides()) {
+    // torch answers questions about the strides of such a tensor differently if it knows how it was made.
+    words_.add(kept("answers about strides", ShapeMemo(*symbolic_shape_of(*impl)).digest()));
+  }
+  tensors_.add(impl);
+  return nullptr;
+}
+
+Bypass CallKey::add_integers(c10::ArrayRef<const c10::SymInt*> integers) {
+  constexpr size_t bits = 64;
+  if (integers.size() > bits) return "symbolic shape";
+  uint64_t symbolic = 0;
+  for (size_t i = 0; i < integers.size(); ++i) {
+    symbolic |= static_cast<uint64_t>(integers[i]->is_heap_allocated()) << i;
+  }
+  words_.add(kept("which integers are symbols", symbolic));
+  for (const auto* integer : integers) {
+    if (!integer->is_heap_allocated()) {
+      words_.add_integer(kept("integer among symbols", integer->as_int_unchecked()));
+      continue;
+    }
+    const uint64_t word = word_for(integer->toSymNodeImplUnowned());
+    if (word == 0) return "symbolic shape";
+    words_.add(kept("symbol in a shape", word));
+  }
+  return nullptr;
+}
+
+uint64_t CallKey::word_for(const c10::SymNodeImpl* node) {
+  if (!symbols_ && !symbols_.emplace().begin(*mode_)) return 0;
+  return symbols_->word_for(node);
 }
 
 uint64_t CallKey::storage_number(c10::StorageImpl* storage) {

@@ -9,6 +9,7 @@
 #include "cache/operator_facts.h"
 #include "cache/words.h"
 #include "objects/mode_state.h"
+#include "symbolic/call_symbols.h"
 
 #include <ATen/core/ivalue.h>
 #include <c10/core/StorageImpl.h>
@@ -16,6 +17,7 @@
 #include <c10/util/ArrayRef.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace fastfake {
 
@@ -36,11 +38,17 @@ class CallKey {
   // they had when the key was built: Python code can give a tensor another one.
   const FirstSeen<c10::TensorImpl>& tensors() const { return tensors_; }
   const FirstSeen<c10::StorageImpl>& storages() const { return storages_; }
+  // The symbolic numbers among the arguments and in the shapes of tensors; null without any.
+  const CallSymbols* symbols() const { return symbols_ ? &*symbols_ : nullptr; }
 
  private:
   Bypass add(const c10::IValue& argument);
   Bypass add_tensor(c10::TensorImpl* impl);
   Bypass add_fake_tensor(c10::TensorImpl* impl, c10::Device device);
+  Bypass add_symbolic_tensor(c10::TensorImpl* impl, c10::Device device);
+  Bypass add_integers(c10::ArrayRef<const c10::SymInt*> integers);
+  // The word for a symbolic number; 0 if it has none.
+  uint64_t word_for(const c10::SymNodeImpl* node);
   Bypass add_list(const c10::IValue& list);
   Bypass add_wrapped_number(const c10::TensorImpl* impl);
   // The number of `storage` among the storages of the arguments.
@@ -49,6 +57,7 @@ class CallKey {
   Words words_;
   FirstSeen<c10::TensorImpl> tensors_;
   FirstSeen<c10::StorageImpl> storages_;
+  std::optional<CallSymbols> symbols_;
   const ModeState* mode_ = nullptr;
   bool is_index_ = false;
 };

@@ -12,6 +12,8 @@ CacheEntry* DispatchCache::look_up(const CallKey& key) {
 }
 
 void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
+  PyRef scope;
+  if (const auto* symbols = key.symbols()) scope = symbols->scope();
   const uint64_t hash = key.hash();
   if (table_.find(WordsView{key.words(), hash}) != table_.end()) return;
   auto entry = c10::make_intrusive<CacheEntry>();
@@ -21,6 +23,11 @@ void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
   entry->recipe = std::move(recipe);
   entry->position = clock_.size();
   clock_.push_back(entry.get());
+  if (const auto* symbols = key.symbols()) {
+    entry->group = &symbols->table().answers();
+    entry->position_in_group = entry->group->members.size();
+    entry->group->members.push_back({entry.get(), std::move(scope)});
+  }
   bytes_of_entries_ += entry->bytes();
   const WordsView owned{entry->words, entry->hash};
   table_.emplace(owned, std::move(entry));
@@ -43,6 +50,9 @@ void DispatchCache::clear() {
 
 void DispatchCache::drop_entries() {
   // The entries die after the members are consistent again: a destructor may run Python code.
+  for (CacheEntry* entry : clock_) {
+    if (entry->group != nullptr) entry->group->members.clear();
+  }
   auto entries = std::exchange(table_, {});
   clock_ = std::vector<CacheEntry*>();
   last_hits_.clear();
@@ -70,6 +80,11 @@ void DispatchCache::erase_at(size_t position_in_clock) {
   clock_.back()->position = position_in_clock;
   clock_[position_in_clock] = clock_.back();
   clock_.pop_back();
+  if (EntryGroup* group = entry->group) {
+    group->members.back().entry->position_in_group = entry->position_in_group;
+    std::swap(group->members[entry->position_in_group], group->members.back());
+    group->members.pop_back();
+  }
   table_.erase(WordsView{entry->words, entry->hash});
 }
 

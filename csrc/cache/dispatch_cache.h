@@ -1,11 +1,13 @@
 // The dispatch cache: from the key of a call to the recipe of its results, or to why there is none.
 //
-// One table for the process, as in torch; the GIL guards it. Entries hold words, prototypes without
-// storage and interned devices: never a model, a mode or a ShapeEnv. Its memory is bounded: when the
-// entries exceed the limit, those not hit since the last sweep go first (second chance).
+// One table for the process; the GIL guards it. Entries hold words, prototypes without storage and interned
+// devices: never a model, a mode or a ShapeEnv. Those for symbolic shapes belong to the group of their
+// ShapeEnv, and are dropped with it. Memory is bounded: when the entries exceed the limit, those not hit
+// since the last sweep go first (second chance).
 #pragma once
 
 #include "cache/call_key.h"
+#include "cache/entry_group.h"
 #include "cache/heap_bytes.h"
 #include "cache/recipe.h"
 
@@ -25,10 +27,13 @@ struct CacheEntry final : c10::intrusive_ptr_target {
   Bypass bypass = nullptr;  // null: `recipe` makes the results
   Recipe recipe;
   size_t position = 0;  // among DispatchCache::entries()
+  EntryGroup* group = nullptr;
+  size_t position_in_group = 0;
   bool hit_since_sweep = false;
 
   size_t bytes() const {
-    return heap_bytes(sizeof(CacheEntry)) + heap_bytes(words.capacity() * sizeof(uint64_t)) + recipe.bytes();
+    return heap_bytes(sizeof(CacheEntry)) + heap_bytes(words.capacity() * sizeof(uint64_t)) + recipe.bytes() +
+           (group == nullptr ? 0 : sizeof(EntryGroup::Member));
   }
 };
 
@@ -49,11 +54,19 @@ class DispatchCache {
     last->hit_since_sweep = true;
     return c10::intrusive_ptr<CacheEntry>::reclaim_copy(last);
   }
+  // Remembers the answer to calls with `key`, as long as its group is not dropped.
   void insert(const CallKey& key, Recipe recipe, Bypass bypass);
   // The entry with these words, or null, for those who only look: it does not count as a hit.
   const CacheEntry* peek(c10::ArrayRef<uint64_t> words) const;
   // Drops the entry with these words, if there is one.
   void erase(c10::ArrayRef<uint64_t> words);
+  // Drops those entries of `group` whose scope `is_concerned` tells to: a function of a frozenset of symbols.
+  template <typename Predicate>
+  void drop_from(EntryGroup& group, Predicate is_concerned) {
+    for (size_t i = group.members.size(); i-- > 0;) {
+      if (is_concerned(group.members[i].scope.get())) erase_at(group.members[i].entry->position);
+    }
+  }
   void clear();
   // Drops all entries; the statistics go on.
   void drop_entries();

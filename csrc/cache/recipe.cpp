@@ -17,7 +17,7 @@ namespace {
 
 // The storage of all prototypes: a TensorImpl cannot be copied together with its keys without one.
 const c10::Storage& prototype_storage() {
-  static const auto* storage = new c10::Storage(fresh_storage(0, /*unsafe_data_ptr=*/false));
+  static const auto* storage = new c10::Storage(fresh_storage(/*bytes=*/0, /*unsafe_data_ptr=*/false));
   return *storage;
 }
 
@@ -47,7 +47,9 @@ size_t bytes_of_text(const std::string& text) {
 class Recipe::Recorder {
  public:
   Recorder(const CallKey& key, const ModeState& mode, std::vector<Step>& steps)
-      : key_(key), mode_(mode), steps_(steps) {}
+      : key_(key), mode_(mode), steps_(steps), integers_(key) {}
+
+  std::vector<SymbolId> new_symbols() const { return integers_.new_symbols(); }
 
   Bypass add(const c10::IValue& value) {
     if (value.isTensor()) return add_tensor(value);
@@ -59,12 +61,20 @@ class Recipe::Recorder {
       }
       return nullptr;
     }
-    if (!is_constant_kind(value)) return value.isSymInt() ? "symbolic output" : "non-FakeTensor output";
+    if (value.isSymInt()) return add_symbolic_number(value.toSymInt());
+    if (!is_constant_kind(value)) return "non-FakeTensor output";
     steps_.emplace_back(Constant{value});
     return nullptr;
   }
 
  private:
+  Bypass add_symbolic_number(const c10::SymInt& number) {
+    const auto source = integers_.source_of(number);
+    if (!source) return "symbolic output";
+    steps_.emplace_back(SymbolicNumber{*source});
+    return nullptr;
+  }
+
   Bypass add_tensor(const c10::IValue& value) {
     auto* impl = value.unsafeToTensorImpl();
     if (impl == c10::UndefinedTensorImpl::singleton()) {
@@ -80,7 +90,9 @@ class Recipe::Recorder {
       return nullptr;
     }
     if (Bypass bypass = why_not_reproducible(*impl)) return bypass;
-    steps_.emplace_back(describe(*impl));
+    auto tensor = describe(*impl);
+    if (!tensor) return "symbolic output";
+    steps_.emplace_back(std::move(*tensor));
     built_.add(impl);
     return nullptr;
   }
@@ -102,24 +114,23 @@ class Recipe::Recorder {
     }
     const bool is_plain_kind = typeid(impl) == typeid(c10::TensorImpl);
     if (kept("rule: result of a special kind", !is_plain_kind) || !impl.has_storage()) return "tensor kind";
-    if (impl.has_symbolic_sizes_strides() || impl.storage().sym_nbytes().is_heap_allocated()) {
-      return "symbolic output";
-    }
     // Below autograd nothing requires grad; a tensor that does carries a history that is not copied.
     if (kept("rule: result that requires grad", impl.requires_grad())) return "output requires grad";
     return nullptr;
   }
 
-  // Aliasing is read off the storages, not off the schema, which does not tell of every view.
-  NewTensor describe(const c10::TensorImpl& impl) const {
+  // Aliasing is read off the storages, not off the schema, which does not tell of every view. Nothing for a
+  // tensor with symbols that cannot be made again.
+  std::optional<NewTensor> describe(const c10::TensorImpl& impl) {
     const auto* storage = impl.storage().unsafeGetStorageImpl();
     NewTensor tensor{
         .prototype = clone_on_storage(impl, prototype_storage()),
         .device = process().devices.object(FakeTensorView::of(&impl).device()),
         .source = StorageSource::Fresh,
         .source_index = 0,
-        .storage_bytes = kept("bytes of a fresh storage", static_cast<int64_t>(storage->nbytes())),
+        .storage_bytes = {},
         .unsafe_data_ptr = kept("warning of data_ptr", mode_.allow_unsafe_data_ptr_access),
+        .symbols = std::nullopt,
     };
     if (const auto index = kept("storage of an argument", key_.storages().find(storage))) {
       tensor.source = StorageSource::Argument;
@@ -127,6 +138,14 @@ class Recipe::Recorder {
     } else if (const auto earlier = kept("storage of another result", built_on(storage))) {
       tensor.source = StorageSource::Result;
       tensor.source_index = *earlier;
+    } else {
+      const auto bytes = integers_.source_of(storage->sym_nbytes());
+      if (!bytes) return std::nullopt;
+      tensor.storage_bytes = kept("bytes of a fresh storage", *bytes);
+    }
+    if (C10_UNLIKELY(impl.has_symbolic_sizes_strides())) {
+      tensor.symbols = SymbolicShape::record(impl, *tensor.prototype, integers_);
+      if (!tensor.symbols) return std::nullopt;
     }
     return tensor;
   }
@@ -141,14 +160,19 @@ class Recipe::Recorder {
   const CallKey& key_;
   const ModeState& mode_;
   std::vector<Step>& steps_;
+  IntegerRecorder integers_;
   FirstSeen<c10::TensorImpl> built_;
 };
 
 class Recipe::Builder {
  public:
-  Builder(const std::vector<Step>& steps, const CallKey& key, PyObject* mode)
-      : next_(steps.begin()), end_(steps.end()), key_(key), mode_(mode) {
-    if (steps.size() > 1) keep_storages_of_arguments();
+  Builder(const Recipe& recipe, const CallKey& key, PyObject* mode)
+      : next_(recipe.steps_.begin()),
+        end_(recipe.steps_.end()),
+        key_(key),
+        mode_(mode),
+        integers_(key, recipe.new_symbols_) {
+    if (recipe.steps_.size() > 1) keep_storages_of_arguments();
   }
 
   bool done() const { return next_ == end_; }
@@ -161,6 +185,7 @@ class Recipe::Builder {
     }
     if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
     if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
+    if (const auto* number = std::get_if<SymbolicNumber>(&step)) return integers_.make(number->source);
     return make_list(std::get<ListOf>(step));
   }
 
@@ -180,8 +205,9 @@ class Recipe::Builder {
   }
 
   at::Tensor make_tensor(const NewTensor& recipe) {
-    at::Tensor tensor =
-        adopt_as_fake(clone_on_storage(*recipe.prototype, storage_for(recipe)), mode_, recipe.device);
+    auto impl = clone_on_storage(*recipe.prototype, storage_for(recipe));
+    if (C10_UNLIKELY(recipe.symbols.has_value())) recipe.symbols->apply(*impl, integers_);
+    at::Tensor tensor = adopt_as_fake(std::move(impl), mode_, recipe.device);
     built_.push_back(tensor.unsafeGetTensorImpl());
     return tensor;
   }
@@ -190,7 +216,7 @@ class Recipe::Builder {
     return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
   }
 
-  c10::Storage storage_for(const NewTensor& recipe) const {
+  c10::Storage storage_for(const NewTensor& recipe) {
     switch (recipe.source) {
       case StorageSource::Argument:
         return c10::Storage(
@@ -200,7 +226,7 @@ class Recipe::Builder {
       case StorageSource::Fresh:
         break;
     }
-    return fresh_storage(recipe.storage_bytes, recipe.unsafe_data_ptr);
+    return fresh_storage(integers_.make(recipe.storage_bytes), recipe.unsafe_data_ptr);
   }
 
   c10::IValue make_list(const ListOf& recipe) {
@@ -214,6 +240,7 @@ class Recipe::Builder {
   std::vector<Step>::const_iterator end_;
   const CallKey& key_;
   PyObject* mode_;
+  IntegerBuilder integers_;
   c10::SmallVector<c10::Storage, 2> kept_;
   c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
 };
@@ -227,19 +254,22 @@ Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c
     }
   }
   steps_.shrink_to_fit();
+  new_symbols_ = recorder.new_symbols();
   return nullptr;
 }
 
 void Recipe::build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const {
-  Builder builder(steps_, key, mode);
+  Builder builder(*this, key, mode);
   while (!builder.done()) results.push_back(builder.make_next());
 }
 
 size_t Recipe::bytes() const {
-  size_t total = heap_bytes(steps_.capacity() * sizeof(Step));
+  size_t total =
+      heap_bytes(steps_.capacity() * sizeof(Step)) + heap_bytes(new_symbols_.capacity() * sizeof(SymbolId));
   for (const auto& step : steps_) {
     if (const auto* tensor = std::get_if<NewTensor>(&step)) {
       total += bytes_of_prototype(*tensor->prototype);
+      if (tensor->symbols) total += tensor->symbols->bytes();
     } else if (const auto* constant = std::get_if<Constant>(&step)) {
       if (constant->value.isString()) total += bytes_of_text(constant->value.toStringRef());
     }

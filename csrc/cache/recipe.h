@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cache/call_key.h"
+#include "symbolic/symbolic_shape.h"
 
 #include <ATen/core/ivalue.h>
 #include <c10/core/TensorImpl.h>
@@ -9,6 +10,7 @@
 #include <torch/csrc/python_headers.h>
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -29,17 +31,24 @@ struct Constant {
   c10::IValue value;
 };
 
+// The result is a symbolic integer.
+struct SymbolicNumber {
+  IntegerSource source;
+};
+
 // Whose storage a tensor is on.
 enum class StorageSource : uint8_t { Fresh, Argument, Result };
 
-// The result is a tensor of its own, a copy of `prototype` in everything but storage and Python object.
+// The result is a tensor of its own, a copy of `prototype` in everything but storage and Python object, and
+// but for the symbols in its shape.
 struct NewTensor {
   c10::intrusive_ptr<c10::TensorImpl> prototype;
   PyObject* device;  // interned, so not owned
   StorageSource source;
-  uint32_t source_index;  // which storage of the arguments or which built tensor, unless fresh
-  int64_t storage_bytes;  // of a fresh storage
-  bool unsafe_data_ptr;   // `data_ptr` on a fresh storage warns rather than raises
+  uint32_t source_index;        // which storage of the arguments or which built tensor, unless fresh
+  IntegerSource storage_bytes;  // of a fresh storage
+  bool unsafe_data_ptr;         // `data_ptr` on a fresh storage warns rather than raises
+  std::optional<SymbolicShape> symbols;
 };
 
 // The result is a list of the `length` results that follow.
@@ -48,7 +57,7 @@ struct ListOf {
   c10::TypePtr element_type;
 };
 
-using Step = std::variant<SameAsArgument, SameAsResult, Constant, NewTensor, ListOf>;
+using Step = std::variant<SameAsArgument, SameAsResult, Constant, SymbolicNumber, NewTensor, ListOf>;
 
 // The steps that make the results of a call, first result first.
 class Recipe {
@@ -62,6 +71,8 @@ class Recipe {
   void build(const CallKey& key, PyObject* mode, c10::SmallVectorImpl<c10::IValue>& results) const;
 
   const std::vector<Step>& steps() const { return steps_; }
+  // What the symbolic integers among the results mean that are no argument's.
+  const std::vector<SymbolId>& new_symbols() const { return new_symbols_; }
 
   // Memory held, in bytes.
   size_t bytes() const;
@@ -70,6 +81,7 @@ class Recipe {
   class Recorder;
   class Builder;
   std::vector<Step> steps_;
+  std::vector<SymbolId> new_symbols_;
 };
 
 }  // namespace fastfake

@@ -32,6 +32,8 @@ enum class Tag : uint8_t {
   Device,
   Generator,
   List,
+  SymbolicNumber,
+  SymbolicFakeTensor,
 };
 
 constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) {

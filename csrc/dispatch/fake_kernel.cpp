@@ -72,14 +72,19 @@ class FakeCall {
     compute();
     const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
     Recipe recipe;
-    const Bypass bypass =
-        changed_its_arguments(taken) ? "arguments changed" : recipe.record(key_, *mode_, results);
+    const bool teaches = key_.symbols() != nullptr && taught_the_shape_env();
+    const Bypass bypass = teaches                        ? "guards added"
+                          : changed_its_arguments(taken) ? "arguments changed"
+                                                         : recipe.record(key_, *mode_, results);
     ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
     // What was computed may be what a kernel said that has been replaced meanwhile.
-    if (process().registrations.number() == registrations_) {
+    if (!teaches && process().registrations.number() == registrations_) {
       cache_.insert(key_, std::move(recipe), bypass);
     }
   }
+
+  // A remembered answer would not teach it another time.
+  bool taught_the_shape_env() const { return kept("rule: guards added", !key_.symbols()->hold_still()); }
 
   std::vector<c10::Storage> storages_of_arguments() const {
     std::vector<c10::Storage> storages;

@@ -19,4 +19,13 @@ inline uint64_t version_of([[maybe_unused]] PyObject* dictionary) noexcept {
 #endif
 }
 
+// A number that is another one after each change of `dictionary`, on every Python. Where dictionaries have no
+// versions it is another one after changes of others too that were asked about. Throws where they have none
+// and CPython has no watcher left. Needs the GIL.
+#if PY_VERSION_HEX < 0x030C0000
+inline uint64_t mark_of(PyObject* dictionary) noexcept { return version_of(dictionary); }
+#else
+uint64_t mark_of(PyObject* dictionary);
+#endif
+
 }  // namespace fastfake

@@ -9,6 +9,7 @@
 #include <torch/csrc/utils/pyobject_preservation.h>
 
 #include <new>
+#include <utility>
 
 namespace fastfake {
 
@@ -33,11 +34,11 @@ void observe_new_tensors(PyObject* callable) {
   Py_XSETREF(process().fake_tensor.observer, callable == Py_None ? nullptr : Py_XNewRef(callable));
 }
 
-c10::Storage fresh_storage(int64_t bytes, bool unsafe_data_ptr) {
+c10::Storage fresh_storage(c10::SymInt bytes, bool unsafe_data_ptr) {
   static auto* const meta_allocator = c10::GetAllocator(c10::kMeta);
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(bytes), c10::DataPtr(nullptr, c10::Device(c10::kMeta)),
-      meta_allocator, /*resizable=*/true);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), std::move(bytes),
+                                                       c10::DataPtr(nullptr, c10::Device(c10::kMeta)),
+                                                       meta_allocator, /*resizable=*/true);
   if (unsafe_data_ptr) {
     storage->set_warn_deprecated_on_mutable_data_ptr();
   } else {

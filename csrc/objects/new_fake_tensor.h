@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Storage.h>
+#include <c10/core/SymInt.h>
 #include <c10/core/TensorImpl.h>
 #include <torch/csrc/python_headers.h>
 
@@ -12,7 +13,7 @@ namespace fastfake {
 void observe_new_tensors(PyObject* callable);
 
 // A storage without data of `bytes` bytes, as kernels for meta tensors make it.
-c10::Storage fresh_storage(int64_t bytes, bool unsafe_data_ptr);
+c10::Storage fresh_storage(c10::SymInt bytes, bool unsafe_data_ptr);
 
 // A copy of `prototype` in all metadata and dispatch keys, on `storage`, with a version counter and no
 // autograd history of its own, without a Python object.

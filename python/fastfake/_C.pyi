@@ -1,11 +1,13 @@
 """Types of the native module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from contextvars import ContextVar
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
+from sympy import Symbol
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from typing_extensions import Self
 
@@ -53,6 +55,32 @@ def register_classes(
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
 ) -> None:
     """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
+
+def alias_of_fake(tensor: object) -> torch.Tensor | None:
+    """Make an alias of a fake tensor, without autograd history.
+
+    None for what is no plain fake tensor: one of a derived class, or with a known value, a real tensor, a layout other
+    than strided, or an inference tensor.
+    """
+
+def register_symbols(
+    sym_node: type[SymNode],
+    news: Callable[[ShapeEnv, Any], tuple[Any, Collection[Set[Symbol]] | None]],
+    pre_dispatch_modes: list[object],
+    logging: ModuleType,
+) -> None:
+    """Tell native code torch's class of symbolic numbers, and what tells what a ShapeEnv learned.
+
+    ``news`` takes a ShapeEnv and what it returned first before, or None. It returns something to be kept, and the
+    symbols that each piece of news is about; None for those if it may be about any. ``pre_dispatch_modes`` is torch's
+    list of the modes that run before dispatch, ``logging`` its module that knows what is logged.
+    """
+
+def install_node_methods() -> None:
+    """Put methods that remember their results in the place of those of torch's SymNode."""
+
+def remove_node_methods() -> None:
+    """Put torch's methods back."""
 
 def interpreter_table_fits() -> bool:
     """Whether torch's interpreter table has as many methods as when the module was compiled."""

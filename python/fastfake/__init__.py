@@ -18,6 +18,7 @@ _compatibility.check_native_code()
 
 from . import config as _config  # noqa: E402
 from . import registrations as _registrations  # noqa: E402
+from . import symbols as _symbols  # noqa: E402
 from .cache import DispatchCacheInfo, cache_limit, set_cache_limit  # noqa: E402
 from .converter import FakeTensorConverter  # noqa: E402
 from .copy_mode import FakeCopyMode  # noqa: E402
@@ -48,6 +49,7 @@ from .queries import (  # noqa: E402
 _C.watch_settings(_config.RESULTS_DEPEND_ON)
 _C.watch_tables(_registrations.TABLES, _registrations.RULES)
 _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
+_symbols.register()
 
 __all__ = [
     "DataDependentOutputException",

@@ -109,6 +109,33 @@ class _BypassDispatchCache(Exception):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SymbolStub:
+    """Stands for a symbolic integer in an entry, which keeps no ShapeEnv.
+
+    Attributes:
+        source: ``"argument"`` for a symbol among the arguments, ``"numel"`` for the number of elements of a tensor
+            among them, ``"new"`` for one that each answer makes anew.
+        number: which of that kind.
+    """
+
+    source: str
+    number: int
+
+
+# As native code describes it: a number, or the fields of a SymbolStub.
+_Integer = int | tuple[str, int]
+
+
+def _stubs(described: Any) -> Any:
+    """Turn descriptions of symbols, in a tuple or alone, into stubs."""
+    if not isinstance(described, tuple):
+        return described
+    if described and isinstance(described[0], str):
+        return SymbolStub(*described)
+    return tuple(map(_stubs, described))
+
+
 _Entry = _DispatchCacheValidEntry | _DispatchCacheBypassEntry
 
 
@@ -200,29 +227,35 @@ def _valid_entry(steps: Sequence[tuple[Any, ...]]) -> _DispatchCacheValidEntry:
             infos.append(made[fields[0]])
         elif kind == "constant":
             infos.append(_DispatchCacheEntryOutputInfo(None, None, None, constant_value=fields[0]))
+        elif kind == "symbol":
+            infos.append(_DispatchCacheEntryOutputInfo(None, None, None, constant_value=_stubs(fields[0])))
     return _DispatchCacheValidEntry(tuple(infos), is_output_tuple=len(steps) > 1)
 
 
 def _output_info(
     dtype: torch.dtype,
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    storage_offset: int,
+    geometry: tuple[tuple[_Integer, ...], tuple[_Integer, ...], _Integer],
     device: torch.device,
-    storage_bytes: int,
+    storage_bytes: _Integer,
     is_conj: bool,
     is_neg: bool,
     is_inference: bool,
     view_idx: int | None,
 ) -> _DispatchCacheEntryOutputInfo:
+    shape, stride, offset = (_stubs(part) for part in geometry)
+    is_symbolic = any(isinstance(size, SymbolStub) for size in (*shape, *stride, offset))
     # A meta tensor of these sizes knows in which memory format it is contiguous.
     with no_dispatch():
-        metadata = extract_tensor_metadata(torch.empty_strided(shape, stride, dtype=dtype, device="meta"))
+        model = torch.empty((), dtype=dtype, device="meta")
+        metadata = extract_tensor_metadata(model if is_symbolic else model.new_empty_strided(shape, stride))
     metadata = dataclasses.replace(
         metadata,
+        shape=shape if is_symbolic else metadata.shape,
+        stride=stride if is_symbolic else metadata.stride,
+        memory_format=None if is_symbolic else metadata.memory_format,
         device=device,
-        storage_offset=storage_offset,
-        storage_bytes=storage_bytes,
+        storage_offset=offset,
+        storage_bytes=_stubs(storage_bytes),
         is_conj=is_conj,
         is_neg=is_neg,
         is_inference=is_inference,

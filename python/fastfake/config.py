@@ -29,8 +29,9 @@ def _override_of(module: Any, name: str) -> ContextVar[Any]:
     return variable
 
 
-# Flags that meta kernels and decompositions read each time, also with static shapes.
+# Flags that meta kernels and decompositions read each time, and those by which ShapeEnvs decide conditions.
 RESULTS_DEPEND_ON = (
+    _override_of(experimental_config, "aggressive_guard_free_semantics"),
     _override_of(experimental_config, "backed_size_oblivious"),
     _override_of(experimental_config, "skip_dtype_check_in_meta_registrations"),
     _override_of(functorch_config, "fake_tensor_prefer_device_type"),

@@ -23,7 +23,7 @@ import torch._subclasses.fake_impls  # a first import after installing would bin
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch._ops import OperatorBase
 
-from . import _C, in_use, rebinding, registrations
+from . import _C, fast_detach, in_use, rebinding, registrations, symbols
 from .fake_tensor import FakeTensor
 from .in_use import is_installed
 
@@ -64,8 +64,8 @@ class _Exchange:
         ours = namespace.replacements()
         names = [name for name in ours if hasattr(torch_fake_tensor, name)]
         self.configs = (torch_fake_tensor.FakeTensorConfig, ours["FakeTensorConfig"])
-        self.theirs = [getattr(torch_fake_tensor, name) for name in names]
-        self.ours = [ours[name] for name in names]
+        self.theirs = [*(getattr(torch_fake_tensor, name) for name in names), fast_detach.TORCHS]
+        self.ours = [*(ours[name] for name in names), fast_detach.fast_detach]
         public = [name for name in names if isinstance(ours[name], type) and not name.startswith("_")]
         self.public_classes = ([getattr(torch_fake_tensor, name) for name in public], [ours[name] for name in public])
         self.ours_of = {id(theirs): our for theirs, our in zip(self.theirs, self.ours, strict=True)}
@@ -126,6 +126,7 @@ def _put_ours_in_place() -> None:
     for module in _modules():
         _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
     _forget_tables_of_dynamo()
+    symbols.remember_if_wanted()
     if not _interpreter_is_ending:
         _C.install_interpreter_hook()
     in_use.set_installed(True)
@@ -159,6 +160,7 @@ def uninstall() -> None:
 def _put_torchs_back() -> None:
     in_use.set_installed(False)
     _C.remove_interpreter_hook()
+    _C.remove_node_methods()
     _carry_settings(*reversed(_exchange().configs))
     # The latest first: a later change may have been made in the result of an earlier one.
     while _undos:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._subclasses.meta_utils import assert_eq, assert_metadata_eq
-from torch.types import py_sym_types
+from torch.types import IntLikeType, py_sym_types
 
 __all__ = ["compare"]
 
@@ -39,12 +40,18 @@ def _check_same(computed: object, cached: object) -> None:
     elif isinstance(computed, Tensor):
         if not isinstance(cached, Tensor):
             raise AssertionError(f"Expected Tensor, got {type(cached)}")
-        assert_metadata_eq(assert_eq, computed, cached)
+        assert_metadata_eq(assert_eq, computed, cached, skip_symbolic=True)
+        if computed.layout == torch.strided:
+            _check_same(_integers(computed), _integers(cached))
     elif isinstance(computed, py_sym_types):
-        if type(cached) is not type(computed) or cached.node is not computed.node:
+        if type(cached) is not type(computed) or not cached.node._value_eq(computed.node):
             raise AssertionError(f"SymType mismatch: {computed} != {cached}")
     elif type(cached) is not type(computed) or not _same_value(cached, computed):
         raise AssertionError(f"expected {computed}, got {cached}")
+
+
+def _integers(tensor: Tensor) -> list[IntLikeType]:
+    return [*tensor.shape, *tensor.stride(), tensor.storage_offset(), tensor.untyped_storage().nbytes()]
 
 
 def _same_value(one: Any, other: Any) -> bool:

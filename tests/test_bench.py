@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -12,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from bench.cases import SYMBOLIC_CASES, select
+from bench.compile_models import MODELS
+from bench.compile_targets import TARGETS
+from bench.sides import Fastfake, Torch
 from bench.workers import run_worker
 
-for requirement in ("fastfake", "pyperf", "rich"):
+for requirement in ("pyperf", "rich"):
     pytest.importorskip(requirement)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,10 +74,10 @@ def test_dispatch_has_at_least_25_cases() -> None:
 
 def test_dispatch_measures_the_selected_cases_on_every_side(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
-    names = [case["name"] for case in report["cases"]]
+    names = [case["name"] for case in report["static"]["cases"]]
     assert names[:2] == ["add", "max, dim"]
     assert "empty" in names
-    for case in report["cases"]:
+    for case in report["static"]["cases"]:
         for statistic in ("median_seconds", "minimum_seconds"):
             assert set(case[statistic]) == {"torch", "fastfake", "eager"}
             assert all(seconds > 0 for seconds in case[statistic].values())
@@ -81,7 +87,7 @@ def test_dispatch_measures_the_selected_cases_on_every_side(dispatch: tuple[str,
 
 def test_dispatch_ratios_are_those_of_the_medians(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
-    for case in report["cases"]:
+    for case in report["static"]["cases"]:
         medians = case["median_seconds"]
         assert case["ratios"] == {
             "torch/fastfake": pytest.approx(medians["torch"] / medians["fastfake"]),
@@ -91,9 +97,10 @@ def test_dispatch_ratios_are_those_of_the_medians(dispatch: tuple[str, dict[str,
 
 def test_dispatch_reports_geometric_means_by_kind_and_over_all(dispatch: tuple[str, dict[str, Any]]) -> None:
     output, report = dispatch
-    assert list(report["geometric_means"]) == ["pointwise", "reduction", "factory", "all"]
-    for means in report["geometric_means"].values():
-        assert all(mean > 0 for mean in means.values())
+    assert list(report["static"]["geometric_means"]) == ["pointwise", "reduction", "factory", "all"]
+    for half in ("static", "symbolic"):
+        for means in report[half]["geometric_means"].values():
+            assert all(mean > 0 for mean in means.values())
     assert "geometric means" in output
 
 
@@ -124,8 +131,48 @@ def test_worker_processes_compute_with_one_thread() -> None:
 
 def test_dispatch_tells_how_the_cache_served_a_call(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
-    add = report["cases"][0]
+    add = report["static"]["cases"][0]
     assert add["cache"] == {"torch": "hit", "fastfake": "hit"}
+
+
+def test_dispatch_measures_symbolic_sizes_on_both_fake_tensors(dispatch: tuple[str, dict[str, Any]]) -> None:
+    output, report = dispatch
+    cases = {case["name"]: case for case in report["symbolic"]["cases"]}
+    assert list(cases) == ["add"]
+    assert set(cases["add"]["median_seconds"]) == {"torch", "fastfake"}
+    assert cases["add"]["cache"] == {"torch": "hit", "fastfake": "hit"}
+    assert "one call on symbolic sizes" in output
+    assert "one call on static sizes" in output
+
+
+def test_every_symbolic_case_is_answered_from_fastfakes_cache() -> None:
+    side = Fastfake(symbolic=True)
+    with side.entered():
+        for case in SYMBOLIC_CASES:
+            call = functools.partial(eval, compile(case.call, case.name, "eval"), case.namespace(side.sizes))
+            for _ in range(3):
+                call()
+            assert side.cache_use(call) == "hit", case.name
+
+
+def test_the_sizes_of_symbolic_operands_are_symbols() -> None:
+    side = Torch(symbolic=True)
+    with side.entered():
+        for case in SYMBOLIC_CASES:
+            operands = [value for value in case.namespace(side.sizes).values() if isinstance(value, torch.Tensor)]
+            assert all(isinstance(size, torch.SymInt) for operand in operands for size in operand.shape), case.name
+
+
+def test_the_common_symbolic_cases_are_those_that_programs_consist_of() -> None:
+    names = [case.name for case in select(["common"], ["symbolic"])["symbolic"]]
+    assert names == ["add", "mm", "transpose", "view", "slice", "sum", "clone", "cat", "expand", "reshape"]
+
+
+def test_one_half_of_dispatch_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    from bench import dispatch
+
+    assert dispatch.main(["--list", "--sizes", "symbolic"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"symbolic"}
 
 
 def test_values_of_all_rounds_are_written_for_pyperf(tmp_path: Path) -> None:
@@ -135,7 +182,8 @@ def test_values_of_all_rounds_are_written_for_pyperf(tmp_path: Path) -> None:
     finished = run_bench("dispatch", "--case", "add", "--rounds", "3", "--seconds", "0.0005", "--pyperf", str(values))
     assert finished.returncode == 0, finished.stderr
     benchmarks = pyperf.BenchmarkSuite.load(str(values)).get_benchmarks()
-    assert [benchmark.get_nvalue() for benchmark in benchmarks] == [15, 15, 15]
+    # Three sides on static sizes, two on symbolic ones.
+    assert [benchmark.get_nvalue() for benchmark in benchmarks] == [15] * 5
 
 
 def test_profile_shows_functions_or_says_why_it_cannot() -> None:
@@ -165,7 +213,7 @@ def test_compile_reports_the_ratio_and_what_bounds_it(tmp_path: Path) -> None:
     selection = ("--target", "make_fx fake", "--layers", "1", "--rounds", "2", "--probe-rounds", "1")
     output, report = run_suite(tmp_path, "compile", *selection)
     (target,) = report["targets"]
-    assert target["name"] == "make_fx fake"
+    assert (target["model"], target["name"], target["compilation"]) == ("llama", "make_fx fake", "warm")
     assert len(target["nodes"]) == 1
     assert target["nodes"][0] > 100
     medians = target["median_seconds"]
@@ -176,6 +224,42 @@ def test_compile_reports_the_ratio_and_what_bounds_it(tmp_path: Path) -> None:
         (medians["torch"] - medians["fastfake"]) / medians["torch"] / target["share"]
     )
     assert "make_fx fake" in output
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_compile_reports_the_first_and_the_second_compilation_of_each_model(tmp_path: Path) -> None:
+    models = ("--model", "llama", "--model", "bert")
+    selection = ("--target", "make_fx symbolic", "--layers", "1", "--rounds", "2", "--probe-rounds", "1", "--twice")
+    output, report = run_suite(tmp_path, "compile", *models, *selection)
+    assert [(target["model"], target["compilation"]) for target in report["targets"]] == [
+        ("llama", "first"),
+        ("llama", "second"),
+        ("bert", "first"),
+        ("bert", "second"),
+    ]
+    llama, _, bert, _ = report["targets"]
+    mean = report["geometric_means"]["first"]["make_fx symbolic"]
+    assert mean == pytest.approx((llama["ratio"] * bert["ratio"]) ** 0.5)
+    assert "geometric means of the ratio over the models" in output
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_compiled_beforehand_returns_a_loss_and_has_other_sizes(name: str) -> None:
+    if MODELS[name].is_of_transformers:
+        pytest.importorskip("transformers")
+    (small, small_inputs), (module, inputs) = MODELS[name].build_small(), MODELS[name].build(1)
+    small(*small_inputs).backward()
+    assert [tensor.shape for tensor in small_inputs] != [tensor.shape for tensor in inputs]
+    shapes = [{weight.shape for weight in program.parameters() if weight.numel() > 1000} for program in (small, module)]
+    assert not shapes[0] & shapes[1]
+
+
+def test_dynamic_export_keeps_the_sizes_of_inputs_as_symbols() -> None:
+    static, dynamic = (TARGETS[target](*MODELS["llama"].build_small()) for target in ("export", "export dynamic"))
+    static.compile()
+    dynamic.compile()
+    assert dynamic.nodes[0] > static.nodes[0]
 
 
 def test_overheads_reports_the_import_and_an_eager_addition(tmp_path: Path) -> None:

@@ -23,7 +23,14 @@ from opinfo.samples import (
     usual_dtype,
 )
 from opinfo.sides import clear_cache, ours, record_case, torchs_own
-from opinfo.symbolic import REPEATED, SymbolicRecord, record_symbolic_case, symbolic_cases, symbolic_differences
+from opinfo.symbolic import (
+    CALLS_OF_REPEATED,
+    REPEATED,
+    SymbolicRecord,
+    record_symbolic_case,
+    symbolic_cases,
+    symbolic_differences,
+)
 from opinfo.torch_defects import (
     CHANGED_BY_TORCHS_CACHE,
     CHANGED_BY_TORCHS_SYMBOLIC_CACHE,
@@ -83,7 +90,7 @@ class SymbolicJob(OperatorJob):
     def record(self) -> list[tuple[Case, list[SymbolicRecord]]]:
         cases = symbolic_cases(self.op_name, self.dtype, self.most)
         return [
-            (case, record_symbolic_case(case, cached=False, calls=2 if number < REPEATED else 1))
+            (case, record_symbolic_case(case, cached=False, calls=CALLS_OF_REPEATED if number < REPEATED else 1))
             for number, case in enumerate(cases)
         ]
 

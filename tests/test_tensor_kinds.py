@@ -19,6 +19,8 @@ from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTens
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.testing._internal.two_tensor import TwoTensor
 
+import fastfake
+
 pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
 
 Make = Callable[[], torch.Tensor]
@@ -155,6 +157,13 @@ def computed_with(tensor: torch.Tensor) -> list[object]:
     ]
     results = [attempt(call) for call in calls]
     return [inner_tensors(result) if isinstance(result, torch.Tensor) else result for result in results]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device_guards() -> None:
+    """Let torch's own FakeTensor have CUDA tensors, as it has once ours made one: torch's side runs first."""
+    with fastfake.FakeTensorMode():
+        torch.empty(1, device="cuda")
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in {**DENSE, **WRAPPERS}.items()])

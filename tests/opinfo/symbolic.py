@@ -36,8 +36,10 @@ class SymbolicRecord:
     shape_env: ShapeEnvRecord
 
 
-# So many samples of an operator are also called again.
+# So many samples of an operator are also called again. The first call adds guards, the second is remembered if it adds
+# none, the third is answered from what was remembered.
 REPEATED = 8
+CALLS_OF_REPEATED = 3
 
 
 def may_crash_torch(op_name: str, case: Case) -> bool:
@@ -62,10 +64,10 @@ def symbolic_cases(op_name: str, dtype: torch.dtype, most: int | None = None) ->
     return [different[number * (len(different) - 1) // (most - 1)] for number in range(most)]
 
 
-def record_symbolic_case(case: Case, *, cached: bool = True, calls: int = 2) -> list[SymbolicRecord]:
+def record_symbolic_case(case: Case, *, cached: bool = True, calls: int = CALLS_OF_REPEATED) -> list[SymbolicRecord]:
     """Calls with a mode of their own, on the same fake tensors.
 
-    `cached` tells whether the mode may remember results, in the ShapeEnv. Ours does not remember symbolic ones.
+    `cached` tells whether the mode may remember results.
     """
     # Sizes 0 and 1, and equal sizes, have symbols of their own: nothing is known of a dimension beforehand.
     shape_env = ShapeEnv(specialize_zero_one=False, duck_shape=False)

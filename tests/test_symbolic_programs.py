@@ -1,0 +1,23 @@
+"""Random programs with symbolic sizes see the same with a cache as without, whatever their ShapeEnvs learn."""
+
+from __future__ import annotations
+
+import pytest
+from random_symbolic_programs import run
+
+from fastfake import FakeTensorMode
+
+pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_random_programs_are_the_same_with_and_without_a_cache(first: int) -> None:
+    FakeTensorMode.cache_clear()
+    assert sum(run(seed) for seed in range(first, first + 10)) > 50
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("first", range(1_000, 2_000, 250))
+def test_a_thousand_random_programs_are_the_same_with_and_without_a_cache(first: int) -> None:
+    FakeTensorMode.cache_clear()
+    assert sum(run(seed) for seed in range(first, first + 250)) > 1_250

@@ -52,7 +52,7 @@ class Allocations:
 def count(case: Case, side: Side) -> Allocations:
     """Counts what a warm call of a case allocates on a side."""
     with side.entered():
-        names = case.namespace()
+        names = case.namespace(side.sizes)
         known = {id(known) for operand in names.values() for known in _objects(operand)}
         # Compiled among its operands: a function that takes them would add its arguments to what is counted.
         exec(f"def call(): return {case.call}", names)
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        cases = select(options.case)
+        cases = select(options.case)["static"]
     except LookupError as error:
         return report.fail(str(error.args[0]))
     sides = (Torch(), Fastfake(), Eager())

@@ -76,15 +76,22 @@ def alternate(
     for _ in range(rounds):
         for side, measure in measures.items():
             values[side] += measure()
-    return Measured(
-        name,
-        kind,
-        {
-            side: _benchmark(f"{name} [{kind}] {side}", seconds, loops[side] if loops else 1)
-            for side, seconds in values.items()
-        },
-        notes,
-    )
+    return measured(name, kind, values, notes, loops)
+
+
+def measured(
+    name: str,
+    kind: str,
+    values: Mapping[str, list[float]],
+    notes: Mapping[str, object],
+    loops: Mapping[str, int] | None = None,
+) -> Measured:
+    """Puts together what was measured of a case; the arguments are those of `alternate`, with the values in seconds."""
+    benchmarks = {
+        side: _benchmark(f"{name} [{kind}] {side}", seconds, loops[side] if loops else 1)
+        for side, seconds in values.items()
+    }
+    return Measured(name, kind, benchmarks, notes)
 
 
 def _benchmark(name: str, seconds: list[float], loops: int) -> pyperf.Benchmark:

@@ -1,9 +1,9 @@
-"""The operator calls that the dispatch and allocations suites run."""
+"""The operator calls that the dispatch and allocations suites run: on sizes that are numbers, and on symbolic ones."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,24 +27,38 @@ class Case:
     inputs: str
     call: str
 
-    def namespace(self) -> dict[str, Any]:
-        """Makes the operands on the side that is entered, from the same seed on every side."""
+    def namespace(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes the operands on the side that is entered, from the same seed on every side.
+
+        Args:
+            sizes: The symbolic sizes that the statements may name; none on a side without symbols.
+        """
         torch.manual_seed(0)
-        names: dict[str, Any] = {"torch": torch, "F": torch.nn.functional}
+        names: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, **sizes}
         exec(self.inputs, names)
         return names
 
 
-def select(patterns: Sequence[str]) -> list[Case]:
+def select(patterns: Sequence[str], halves: Sequence[str] = ("static",)) -> dict[str, list[Case]]:
     """Returns the cases whose name or kind matches one of the shell patterns, all of them without any pattern.
 
+    Args:
+        patterns: The shell patterns.
+        halves: The names in HALVES of what to select from.
+
+    Returns:
+        The cases of every half; none of a half in which nothing matches.
+
     Raises:
-        LookupError: If a pattern matches nothing.
+        LookupError: If a pattern matches nothing in any half.
     """
     for pattern in patterns:
-        if not any(_matches(case, pattern) for case in CASES):
+        if not any(_matches(case, pattern) for half in halves for case in HALVES[half]):
             raise LookupError(f"no case and no kind matches {pattern!r}")
-    return [case for case in CASES if not patterns or any(_matches(case, pattern) for pattern in patterns)]
+    return {
+        half: [case for case in HALVES[half] if not patterns or any(_matches(case, pattern) for pattern in patterns)]
+        for half in halves
+    }
 
 
 def _matches(case: Case, pattern: str) -> bool:
@@ -131,3 +145,45 @@ CASES: tuple[Case, ...] = (
     Case("mul, with grad", "autograd", f"{_TWO}; x.requires_grad_()", "torch.mul(x, y)"),
     Case("linear, with grad", "autograd", f"{_LINEAR}; w.requires_grad_(); b.requires_grad_()", "F.linear(x, w, b)"),
 )
+
+# The calls that programs consist of, whose figures are summed up by themselves, and further ones.
+_COMMON, _FURTHER = "common", "further"
+_TWO_SYMBOLIC = "x, y = torch.randn(a, b), torch.randn(a, b)"
+_ONE_SYMBOLIC = "x = torch.randn(a, b)"
+
+# Symbolic sizes among the arguments are computed once, with the operands: a program does arithmetic on sizes also where
+# it calls no operator.
+SYMBOLIC_CASES: tuple[Case, ...] = (
+    Case("add", _COMMON, _TWO_SYMBOLIC, "torch.add(x, y)"),
+    Case("mm", _COMMON, "x, y = torch.randn(a, b), torch.randn(b, c)", "torch.mm(x, y)"),
+    Case("transpose", _COMMON, _ONE_SYMBOLIC, "x.transpose(0, 1)"),
+    Case("view", _COMMON, "x, n = torch.randn(a, b, c), b * c", "x.view(a, n)"),
+    Case("slice", _COMMON, f"{_ONE_SYMBOLIC}; n = a - 2", "x[1:n]"),
+    Case("sum", _COMMON, _ONE_SYMBOLIC, "torch.sum(x)"),
+    Case("clone", _COMMON, _ONE_SYMBOLIC, "x.clone()"),
+    Case("cat", _COMMON, "xs = [torch.randn(a, b), torch.randn(c, b)]", "torch.cat(xs)"),
+    Case("expand", _COMMON, "x = torch.randn(b)", "x.expand(a, b)"),
+    Case("reshape", _COMMON, f"{_ONE_SYMBOLIC}; n = a * b", "x.reshape(n)"),
+    Case("mul, scalar", _FURTHER, _ONE_SYMBOLIC, "torch.mul(x, 2.0)"),
+    Case("mul, symbolic number", _FURTHER, f"{_ONE_SYMBOLIC}; n = a / b", "torch.mul(x, n)"),
+    Case("relu", _FURTHER, _ONE_SYMBOLIC, "torch.relu(x)"),
+    Case("mean, dim", _FURTHER, _ONE_SYMBOLIC, "torch.mean(x, 1)"),
+    Case("softmax", _FURTHER, _ONE_SYMBOLIC, "torch.softmax(x, -1)"),
+    Case("bmm", _FURTHER, "x, y = torch.randn(a, b, c), torch.randn(a, c, b)", "torch.bmm(x, y)"),
+    Case("linear", _FURTHER, "x, w = torch.randn(a, b), torch.randn(c, b)", "F.linear(x, w)"),
+    Case("matmul", _FURTHER, "x, y = torch.randn(a, b, c), torch.randn(c, b)", "torch.matmul(x, y)"),
+    Case("layer_norm", _FURTHER, f"{_ONE_SYMBOLIC}; w = torch.randn(b)", "F.layer_norm(x, (b,), w)"),
+    Case("embedding", _FURTHER, f"{_ONE_SYMBOLIC}; i = torch.randint(0, 4, (c,))", "F.embedding(i, x)"),
+    Case("split", _FURTHER, "x, sizes = torch.randn(a + c, b), [a, c]", "torch.split(x, sizes)"),
+    Case("permute", _FURTHER, "x = torch.randn(a, b, c)", "x.permute(2, 0, 1)"),
+    Case("unsqueeze", _FURTHER, _ONE_SYMBOLIC, "x.unsqueeze(0)"),
+    Case("detach", _FURTHER, _ONE_SYMBOLIC, "x.detach()"),
+    Case("add_", _FURTHER, _ONE_SYMBOLIC, "x.add_(0)"),
+    Case("add, out", _FURTHER, f"{_TWO_SYMBOLIC}; z = torch.empty(a, b)", "torch.add(x, y, out=z)"),
+    Case("empty", _FURTHER, "", "torch.empty(a, b)"),
+    Case("to, dtype", _FURTHER, _ONE_SYMBOLIC, "x.to(torch.float64)"),
+    Case("mul, with grad", _FURTHER, f"{_TWO_SYMBOLIC}; x.requires_grad_()", "torch.mul(x, y)"),
+)
+
+HALVES: dict[str, tuple[Case, ...]] = {"static": CASES, "symbolic": SYMBOLIC_CASES}
+"""The cases by what the sizes of their tensors are."""

@@ -1,9 +1,11 @@
-"""Suite: torch's compilers on a Llama with small widths, with torch's FakeTensor and with fastfake's import shim.
+"""Suite: torch's compilers on models with small widths, with torch's FakeTensor and with fastfake's import shim.
 
-Every compilation happens in a process of its own, after one of a smaller model; the sides take turns. Times are the
-processor's, up to the code being ready: what running the program takes is measured by running it again, and taken out.
+Every compilation happens in a process of its own, after one of a smaller model; the sides take turns. With --twice a
+process compiles the model at once, and then a second time; both are reported. Times are the processor's, up to the code
+being ready: what running the program takes is measured by running it again, and taken out.
 torch.compile's targets have a forward and a backward graph, make_fx traces both into one, and export has no backward.
-Inductor compiles with its caches disabled and up to the call of the C++ compiler, which is left out.
+Inductor compiles with its caches disabled and up to the call of the C++ compiler, which is left out. "dynamic" and
+"symbolic" targets have a symbol for each size of the inputs.
 
 Further processes measure which share of torch's time is spent in fake dispatch: in the outermost calls of
 `FakeTensorMode.__torch_dispatch__` and `FakeTensor.__torch_dispatch__`, with everything that they call. What torch does
@@ -19,17 +21,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from bench import report
-from bench.alternate import Measured, alternate
-from bench.compile_targets import TARGETS
+from bench.alternate import Measured, measured
+from bench.compile_models import MODELS
+from bench.compile_targets import DEFAULT_TARGETS, TARGETS
 from bench.workers import WorkerError, run_worker
 
 SIDES = ("torch", "fastfake")
@@ -40,10 +43,27 @@ class DifferentGraphsError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the processes of one target found.
+class Compiled:
+    """What is compiled for which target.
 
     Attributes:
+        model: The model's name.
+        layers: Its layers.
+        target: The target's name.
+    """
+
+    model: str
+    layers: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the processes of one target found about one compilation.
+
+    Attributes:
+        compiled: What was compiled.
+        compilation: Which compilation of the process it was: `warm`, `first` or `second`.
         measured: The processor's time on either side.
         clock_seconds: The median of the time on the clock, on either side.
         nodes: The nodes of each graph; the same in all processes.
@@ -51,6 +71,8 @@ class Outcome:
         collecting_share: The part of torch's time that the garbage collector took during fake dispatch.
     """
 
+    compiled: Compiled
+    compilation: str
     measured: Measured
     clock_seconds: dict[str, float]
     nodes: list[int]
@@ -78,54 +100,69 @@ class Outcome:
         return (1 - 1 / self.ratio) / self.share
 
 
-class Compilations:
+class Processes:
     """Runs the processes of one target and keeps what they print."""
 
-    def __init__(self, target: str, layers: int, progress: Progress, task: TaskID) -> None:
-        self._target = target
-        self._layers = layers
+    def __init__(self, compiled: Compiled, twice: bool, progress: Progress, task: TaskID) -> None:
+        self._compiled = compiled
+        self._options = ["--twice"] if twice else []
         self._progress = progress
         self._task = task
-        self.answers: dict[str, list[dict[str, Any]]] = {}
+        # For every kind of process, the list of its compilations from each.
+        self._answers: dict[str, list[list[dict[str, Any]]]] = {}
 
-    def run(self, side: str, *options: str) -> list[float]:
-        """Compiles once and returns the processor's time."""
-        key = " ".join((side, *options))
-        answer = run_worker("compile_worker", self._target, side, "--layers", str(self._layers), *options)
-        self.answers.setdefault(key, []).append(answer)
+    def run(self, side: str, *options: str) -> None:
+        """Compiles in a fresh process."""
+        compiled = self._compiled
+        arguments = (compiled.model, compiled.target, side, "--layers", str(compiled.layers))
+        answer = run_worker("compile_worker", *arguments, *self._options, *options)
+        self._answers.setdefault(" ".join((side, *options)), []).append(answer["compilations"])
         self._progress.advance(self._task)
-        return [answer["processor_seconds"]]
 
-    def nodes(self) -> list[int]:
+    def values(self, kind: str, number: int, name: str) -> list[Any]:
+        """Returns what all processes of one kind found of their compilation with this number."""
+        return [compilations[number][name] for compilations in self._answers[kind]]
+
+    def nodes(self, number: int) -> list[int]:
         """Returns the nodes of each graph.
 
         Raises:
             DifferentGraphsError: They are not the same in all processes.
         """
-        found = {key: {tuple(answer["nodes"]) for answer in answers} for key, answers in self.answers.items()}
-        if len(set.union(*found.values())) > 1:
-            described = "; ".join(f"{key}: {sorted(nodes)}" for key, nodes in found.items())
-            raise DifferentGraphsError(f"{self._target}: the numbers of graph nodes differ: {described}")
-        return list(self.answers["torch"][0]["nodes"])
+        found = {kind: {tuple(nodes) for nodes in self.values(kind, number, "nodes")} for kind in self._answers}
+        nodes = set.union(*found.values())
+        if len(nodes) > 1:
+            described = "; ".join(f"{kind}: {sorted(nodes)}" for kind, nodes in found.items())
+            compiled = f"{self._compiled.model}, {self._compiled.target}"
+            raise DifferentGraphsError(f"{compiled}: the numbers of graph nodes differ: {described}")
+        return list(nodes.pop())
 
 
 def measure_target(
-    target: str, layers: int, rounds: int, probe_rounds: int, progress: Progress, task: TaskID
-) -> Outcome:
+    compiled: Compiled, twice: bool, rounds: int, probe_rounds: int, progress: Progress, task: TaskID
+) -> list[Outcome]:
     """Measures one target on both sides in alternation, and then the share of fake dispatch."""
-    compilations = Compilations(target, layers, progress, task)
-    measured = alternate(target, "compile", {side: partial(compilations.run, side) for side in SIDES}, rounds, {})
+    processes = Processes(compiled, twice, progress, task)
+    for _ in range(rounds):
+        for side in SIDES:
+            processes.run(side)
     for _ in range(probe_rounds):
-        compilations.run("torch", "--probe")
-    answers = compilations.answers
-    probed = answers["torch --probe"]
-    return Outcome(
-        measured,
-        {side: median(answer["clock_seconds"] for answer in answers[side]) for side in SIDES},
-        compilations.nodes(),
-        median(answer["share"] for answer in probed),
-        median(answer["collecting_share"] for answer in probed),
-    )
+        processes.run("torch", "--probe")
+    outcomes = []
+    for number, compilation in enumerate(("first", "second") if twice else ("warm",)):
+        seconds = {side: processes.values(side, number, "processor_seconds") for side in SIDES}
+        outcomes.append(
+            Outcome(
+                compiled,
+                compilation,
+                measured(f"{compiled.model}, {compiled.target}", compilation, seconds, {}),
+                {side: median(processes.values(side, number, "clock_seconds")) for side in SIDES},
+                processes.nodes(number),
+                median(processes.values("torch --probe", number, "share")),
+                median(processes.values("torch --probe", number, "collecting_share")),
+            )
+        )
+    return outcomes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -138,29 +175,54 @@ def main(argv: Sequence[str]) -> int:
         The exit status: 2 if a process failed or the graphs of the sides differ, otherwise 0.
     """
     options = _parser().parse_args(argv)
-    targets = options.target or list(TARGETS)
-    outcomes = []
+    models = options.model or ["llama"]
+    if any(MODELS[model].is_of_transformers for model in models) and find_spec("transformers") is None:
+        return report.fail("these models need transformers: pip install 'fastfake[bench]'")
+    all_compiled = [
+        Compiled(model, options.layers or MODELS[model].layers, target)
+        for model in models
+        for target in options.target or DEFAULT_TARGETS
+    ]
+    outcomes: list[Outcome] = []
+    failures = []
     with report.progress() as progress:
         processes = options.rounds * len(SIDES) + options.probe_rounds
-        task = progress.add_task("", total=len(targets) * processes)
-        for target in targets:
-            progress.update(task, description=target)
+        task = progress.add_task("", total=len(all_compiled) * processes)
+        for compiled in all_compiled:
+            progress.update(task, description=f"{compiled.model}, {compiled.target}")
             try:
-                outcomes.append(
-                    measure_target(target, options.layers, options.rounds, options.probe_rounds, progress, task)
+                outcomes += measure_target(
+                    compiled, options.twice, options.rounds, options.probe_rounds, progress, task
                 )
             except (WorkerError, DifferentGraphsError) as error:
-                return report.fail(str(error))
-    _show(f"compiling a Llama of {options.layers} layers, medians of the processor's time", outcomes)
+                failures.append(str(error))
+    if outcomes:
+        _show(outcomes)
     if options.json:
-        settings = {"layers": options.layers, "rounds": options.rounds, "probe_rounds": options.probe_rounds}
-        report.write_json(options.json, "compile", settings, {"targets": [_described(outcome) for outcome in outcomes]})
-    return 0
+        settings = {"twice": options.twice, "rounds": options.rounds, "probe_rounds": options.probe_rounds}
+        content = {"targets": [_described(outcome) for outcome in outcomes], "geometric_means": _means(outcomes)}
+        report.write_json(options.json, "compile", settings, content)
+    # Last, so that hours of measuring are not lost for one of the targets.
+    return max((report.fail(failure) for failure in failures), default=0)
+
+
+def _means(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    """The geometric means of the ratios over all models, by compilation and target."""
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for outcome in outcomes:
+        ratios.setdefault(outcome.compilation, {}).setdefault(outcome.compiled.target, []).append(outcome.ratio)
+    return {
+        compilation: {target: geometric_mean(values) for target, values in of_targets.items()}
+        for compilation, of_targets in ratios.items()
+    }
 
 
 def _described(outcome: Outcome) -> dict[str, object]:
     return {
-        "name": outcome.measured.name,
+        "name": outcome.compiled.target,
+        "model": outcome.compiled.model,
+        "layers": outcome.compiled.layers,
+        "compilation": outcome.compilation,
         "nodes": outcome.nodes,
         "median_seconds": outcome.measured.medians,
         "minimum_seconds": outcome.measured.minima,
@@ -176,15 +238,18 @@ def _described(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _show(title: str, outcomes: Sequence[Outcome]) -> None:
-    table = Table(title=title)
-    table.add_column("target")
+def _show(outcomes: Sequence[Outcome]) -> None:
+    table = Table(title="compiling, medians of the processor's time")
+    for column in ("model, layers", "target", "which"):
+        table.add_column(column, no_wrap=True)
     times = [column for side in SIDES for column in (side, "min")]
     for column in ("nodes", *times, "ratio", "on the clock", "share", "gc", "bound", "ratio/bound", "saved"):
         table.add_column(column, justify="right")
     for outcome in outcomes:
         table.add_row(
-            outcome.measured.name,
+            f"{outcome.compiled.model}, {outcome.compiled.layers}",
+            outcome.compiled.target,
+            outcome.compilation,
             "+".join(str(count) for count in outcome.nodes),
             *(
                 text
@@ -200,14 +265,36 @@ def _show(title: str, outcomes: Sequence[Outcome]) -> None:
             f"{outcome.saved:.1%}",
         )
     report.show(table)
+    if len({outcome.compiled.model for outcome in outcomes}) > 1:
+        _show_means(outcomes)
+
+
+def _show_means(outcomes: Sequence[Outcome]) -> None:
+    table = Table(title="geometric means of the ratio over the models")
+    table.add_column("target")
+    table.add_column("which")
+    table.add_column("ratio", justify="right")
+    for compilation, of_targets in _means(outcomes).items():
+        for target, mean in of_targets.items():
+            table.add_row(target, compilation, f"{mean:.2f}")
+    report.show(table)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", action="append", choices=list(TARGETS), help="what to compile for; repeatable")
-    parser.add_argument("--layers", type=int, default=16, help="decoder layers of the model (default: %(default)s)")
+    parser.add_argument(
+        "--target",
+        action="append",
+        choices=list(TARGETS),
+        help="what to compile for; repeatable (default: all but the dynamic ones of Inductor and export)",
+    )
+    parser.add_argument(
+        "--model", action="append", choices=list(MODELS), help="a model to compile; repeatable (default: llama)"
+    )
+    parser.add_argument("--layers", type=report.positive, help="layers of the models (default: what each usually has)")
+    parser.add_argument("--twice", action="store_true", help="measure the first two compilations of a process")
     parser.add_argument("--rounds", type=report.several, default=5, help="rounds per target (default: %(default)s)")
     parser.add_argument(
         "--probe-rounds",

@@ -27,7 +27,7 @@ class Job:
     nodes: list[int] = field(default_factory=list)
 
 
-Target = Callable[[nn.Module, Tensor], Job]
+Target = Callable[[nn.Module, tuple[Tensor, ...]], Job]
 CountingBackend = Callable[[list[int]], Callable[[GraphModule, list[Tensor]], Any]]
 
 
@@ -64,38 +64,45 @@ def _compute_nothing(*_: object) -> None:
     pass
 
 
-def _compiled(module: nn.Module, tokens: Tensor, backend: CountingBackend, dynamic: bool) -> Job:
+def _compiled(module: nn.Module, inputs: tuple[Tensor, ...], backend: CountingBackend, dynamic: bool) -> Job:
     nodes: list[int] = []
     compiled = torch.compile(module, backend=backend(nodes), dynamic=dynamic, fullgraph=True)
 
     def step() -> None:
         module.zero_grad(set_to_none=True)
-        compiled(tokens).backward()
+        compiled(*inputs).backward()
 
     return Job(step, runs=True, nodes=nodes)
 
 
-def _exported(module: nn.Module, tokens: Tensor) -> Job:
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Job:
     nodes: list[int] = []
+    # Each size is a symbol unless the program needs a number there.
+    sizes = tuple({dim: torch.export.Dim.AUTO for dim in range(tensor.dim())} for tensor in inputs)
 
     def export() -> None:
-        program = torch.export.export(module, (tokens,), strict=False)
+        program = torch.export.export(module, inputs, dynamic_shapes=sizes if dynamic else None, strict=False)
         nodes.append(len(program.graph.nodes))
 
     return Job(export, runs=False, nodes=nodes)
 
 
-def _traced(module: nn.Module, tokens: Tensor, tracing_mode: Literal["fake", "symbolic"]) -> Job:
+def _traced(module: nn.Module, inputs: tuple[Tensor, ...], tracing_mode: Literal["fake", "symbolic"]) -> Job:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     nodes: list[int] = []
+    weights = dict(module.named_parameters())
 
-    def forward_and_backward(weights: dict[str, Tensor], tokens: Tensor) -> tuple[Tensor, ...]:
-        loss = torch.func.functional_call(module, weights, (tokens,))
-        return (loss, *torch.autograd.grad(loss, list(weights.values())))
+    def forward_and_backward(
+        weights: dict[str, Tensor], buffers: dict[str, Tensor], inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        loss = torch.func.functional_call(module, (weights, buffers), inputs)
+        # Some models have weights that this loss has no use for.
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        return (loss, *(gradient for gradient in gradients if gradient is not None))
 
     def trace() -> None:
-        graph = make_fx(forward_and_backward, tracing_mode=tracing_mode)(dict(module.named_parameters()), tokens)
+        graph = make_fx(forward_and_backward, tracing_mode=tracing_mode)(weights, dict(module.named_buffers()), inputs)
         nodes.append(len(graph.graph.nodes))
 
     return Job(trace, runs=False, nodes=nodes)
@@ -105,7 +112,12 @@ TARGETS: dict[str, Target] = {
     "aot_eager static": partial(_compiled, backend=_aot_eager, dynamic=False),
     "aot_eager dynamic": partial(_compiled, backend=_aot_eager, dynamic=True),
     "inductor": partial(_compiled, backend=_inductor, dynamic=False),
-    "export": _exported,
+    "inductor dynamic": partial(_compiled, backend=_inductor, dynamic=True),
+    "export": partial(_exported, dynamic=False),
+    "export dynamic": partial(_exported, dynamic=True),
     "make_fx fake": partial(_traced, tracing_mode="fake"),
     "make_fx symbolic": partial(_traced, tracing_mode="symbolic"),
 }
+
+# The others take as long again together.
+DEFAULT_TARGETS = ("aot_eager static", "aot_eager dynamic", "inductor", "export", "make_fx fake", "make_fx symbolic")

@@ -1,7 +1,7 @@
-"""One process of the compile suite: compiles the model once and prints what that took as JSON.
+"""One process of the compile suite: compiles a model and prints what that took as JSON.
 
 Everything happens in the same order with the shim and without. A model of other widths is compiled first, so that
-what torch imports and looks up at the first use is not counted on either side.
+what torch imports and looks up at the first use is not counted on either side; unless that is to be measured too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from bench.compile_targets import TARGETS
-from bench.llama import Shape, model
+from bench.compile_models import MODELS
+from bench.compile_targets import TARGETS, Job
 
-WARM_UP = Shape(layers=1, heads=2, head_width=12, vocabulary=40, batch=3, length=10)
+if TYPE_CHECKING:
+    from bench.fake_dispatch_probe import Probe
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,21 +41,23 @@ def main(argv: Sequence[str]) -> int:
             return 1
     # Standard output is for the answer; compilers may print there too.
     with contextlib.redirect_stdout(sys.stderr):
-        answer = measure(options.target, options.layers, options.probe)
+        answer = measure(options.model, options.target, options.layers, options.twice, options.probe)
     json.dump(answer, sys.stdout)
     return 0
 
 
-def measure(target: str, layers: int, probed: bool) -> dict[str, object]:
-    """Compiles the model once.
+def measure(model: str, target: str, layers: int, twice: bool, probed: bool) -> dict[str, object]:
+    """Compiles the model.
 
     Args:
+        model: What to compile.
         target: What to compile for.
-        layers: The decoder layers of the model.
-        probed: Whether to measure the share of fake dispatch instead of a time that is worth reporting.
+        layers: The layers of the model.
+        twice: Whether to measure the first two compilations of the process, instead of one after a smaller model's.
+        probed: Whether to measure the share of fake dispatch instead of times that are worth reporting.
 
     Returns:
-        The time, the size of the graphs, and what the probe found.
+        For each compilation the time, the size of the graphs, and what the probe found.
     """
     prepare = TARGETS[target]
     probe = None
@@ -61,10 +65,18 @@ def measure(target: str, layers: int, probed: bool) -> dict[str, object]:
         from bench.fake_dispatch_probe import Probe
 
         probe = Probe()
-    prepare(*model(WARM_UP)).compile()
-    torch._dynamo.reset()
+    if not twice:
+        prepare(*MODELS[model].build_small()).compile()
 
-    job = prepare(*model(Shape(layers)))
+    program = MODELS[model].build(layers)
+    compilations = []
+    for _ in range(2 if twice else 1):
+        torch._dynamo.reset()
+        compilations.append(_measure_job(prepare(*program), probe))
+    return {"compilations": compilations}
+
+
+def _measure_job(job: Job, probe: Probe | None) -> dict[str, object]:
     if probe:
         probe.take()
     processor, clock = _seconds(job.compile)
@@ -91,9 +103,11 @@ def _seconds(call: Callable[[], object]) -> tuple[float, float]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.compile_worker", description=__doc__)
+    parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("target", choices=list(TARGETS))
     parser.add_argument("side", choices=["torch", "fastfake"])
     parser.add_argument("--layers", type=int, required=True)
+    parser.add_argument("--twice", action="store_true", help="measure the first two compilations of the process")
     parser.add_argument("--probe", action="store_true", help="measure the share of fake dispatch; on torch's side")
     return parser
 

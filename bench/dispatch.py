@@ -1,4 +1,10 @@
-"""Suite: one operator call on warm caches, under torch's FakeTensor, under fastfake and in eager torch."""
+"""Suite: one operator call on warm caches, under torch's FakeTensor, under fastfake and in eager torch.
+
+It has two halves: in the static one the sizes of tensors are numbers, in the symbolic one all of them are symbols of a
+ShapeEnv. Eager torch has no symbolic sizes, so that the symbolic half has no such side. The first call on symbols may
+add guards to the ShapeEnv, and fastfake remembers the next one; both sides make the same calls before they are
+measured.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +18,11 @@ from timeit import Timer
 from typing import Any
 
 import pyperf
+from rich.progress import Progress
 
 from bench import profile, report
 from bench.alternate import Measured, alternate, calibrated_loops
-from bench.cases import Case, select
+from bench.cases import HALVES, Case, select
 from bench.sides import Eager, Fastfake, Side, Torch
 
 # Installing and uninstalling assigns names in torch's modules, and the interpreter has to specialize the code that
@@ -46,7 +53,7 @@ def prepare(case: Case, side: Side, seconds: float) -> Prepared:
     """Makes the operands of a case on a side, warms its caches, and calibrates its loops to last `seconds`."""
     with side.entered():
         # The timer compiles the call into its own loop and turns the garbage collector off while it runs.
-        timer = Timer(case.call, timer=pyperf.perf_counter, globals=case.namespace())
+        timer = Timer(case.call, timer=pyperf.perf_counter, globals=case.namespace(side.sizes))
         timer.timeit(WARM_CALLS)
         loops = calibrated_loops(timer, seconds)
     return Prepared(side, timer, loops, side.cache_use(lambda: timer.timeit(1)))
@@ -66,6 +73,28 @@ def measure_case(case: Case, sides: Sequence[Side], rounds: int, seconds: float)
     )
 
 
+def sides_of(half: str) -> list[Side]:
+    """Makes the sides that a case of this half is measured on."""
+    if half == "static":
+        return [Torch(), Fastfake(), Eager()]
+    return [Torch(symbolic=True), Fastfake(symbolic=True)]
+
+
+def measure_half(half: str, cases: Sequence[Case], rounds: int, seconds: float, progress: Progress) -> list[Measured]:
+    """Measures the cases of one half, and prints what came out."""
+    measured = []
+    task = progress.add_task("", total=len(cases))
+    for case in cases:
+        progress.update(task, description=f"{half}: {case.name}")
+        # With sides of its own, so that the guards that a case adds are of no concern to the next.
+        measured.append(measure_case(case, sides_of(half), rounds, seconds))
+        progress.advance(task)
+    progress.remove_task(task)
+    report.show_measured(f"one call on {half} sizes, median over all rounds", measured, overall=True)
+    report.show_cache_use(f"not answered from the cache, {half} sizes", measured)
+    return measured
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the suite.
 
@@ -76,28 +105,27 @@ def main(argv: Sequence[str]) -> int:
         The exit status.
     """
     options = _parser().parse_args(argv)
+    halves = [options.sizes] if options.sizes else list(HALVES)
     try:
-        cases = select(options.case)
-        profiled = select([options.profile]) if options.profile else []
+        selected = select(options.case, halves)
+        profiled = select([options.profile], halves) if options.profile else {}
     except LookupError as error:
         return report.fail(str(error.args[0]))
     if options.list:
-        for case in cases:
-            print(f"{case.kind:<12}{case.name:<32}{case.call}")
+        for half, cases in selected.items():
+            for case in cases:
+                print(f"{half:<10}{case.kind:<12}{case.name:<32}{case.call}")
         return 0
 
-    if profiled:
-        return _profile(profiled[0])
+    for half, cases in profiled.items():
+        if cases:
+            return _profile(cases[0], half)
 
-    sides = (Torch(), Fastfake(), Eager())
-    measured = []
+    measured = {}
     with report.progress() as progress:
-        task = progress.add_task("", total=len(cases))
-        for case in cases:
-            progress.update(task, description=case.name)
-            measured.append(measure_case(case, sides, options.rounds, options.seconds))
-            progress.advance(task)
-    report.show_measured("one call, median over all rounds", measured, overall=True)
+        for half, cases in selected.items():
+            if cases:
+                measured[half] = measure_half(half, cases, options.rounds, options.seconds, progress)
     settings: dict[str, Any] = {
         "rounds": options.rounds,
         "measurements_per_round": MEASUREMENTS_PER_ROUND,
@@ -105,17 +133,18 @@ def main(argv: Sequence[str]) -> int:
         "warm_calls": WARM_CALLS,
     }
     if options.json:
-        report.write_measured(options.json, "dispatch", settings, measured, overall=True)
+        described = {half: report.described(found, overall=True) for half, found in measured.items()}
+        report.write_json(options.json, "dispatch", settings, described)
     if options.pyperf:
-        report.write_pyperf(options.pyperf, measured)
+        report.write_pyperf(options.pyperf, [case for found in measured.values() for case in found])
     return 0
 
 
-def _profile(case: Case) -> int:
+def _profile(case: Case, half: str) -> int:
     perf = shutil.which("perf")
     if perf is None:
         return report.fail("--profile needs the Linux tool perf on the PATH, and there is none")
-    side = Fastfake()
+    side = Fastfake(symbolic=half == "symbolic")
     prepared = prepare(case, side, 0.01)
     seconds_per_call = median(prepared.measure())
     # Long enough for some thousand samples.
@@ -130,7 +159,10 @@ def _profile(case: Case) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench dispatch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench dispatch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", choices=list(HALVES), help="run one half only")
     parser.add_argument("--case", action="append", default=[], metavar="PATTERN", help="a case or kind; repeatable")
     parser.add_argument("--list", action="store_true", help="list the cases and run none")
     parser.add_argument("--rounds", type=report.several, default=15, help="rounds per case (default: %(default)s)")

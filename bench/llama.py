@@ -39,6 +39,10 @@ class Shape:
         return self.heads * self.head_width
 
 
+SMALL = Shape(layers=1, heads=2, head_width=12, vocabulary=40, batch=3, length=10)
+"""Differs from other models in every size."""
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pyperf
@@ -21,77 +20,7 @@ import transformers
 from bench import report
 from bench.alternate import Measured, alternate
 from bench.sides import Eager, Fastfake, Side, Torch
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the models are.
-
-    Attributes:
-        layers: The layers of transformers, and the blocks in each of ResNet's four stages.
-        narrow: Whether widths are cut down to what eager torch computes quickly.
-    """
-
-    layers: int
-    narrow: bool
-
-
-Inputs = dict[str, torch.Tensor]
-Build = Callable[[Size], tuple[torch.nn.Module, Inputs]]
-BATCH = 2
-
-
-def _gpt2(size: Size) -> tuple[torch.nn.Module, Inputs]:
-    widths: dict[str, int] = {"n_embd": 64, "n_head": 4, "vocab_size": 256} if size.narrow else {}
-    config = transformers.GPT2Config(n_layer=size.layers, **widths)
-    return transformers.GPT2LMHeadModel(config), _text(config.vocab_size, size)
-
-
-def _llama(size: Size) -> tuple[torch.nn.Module, Inputs]:
-    widths: dict[str, int] = {}
-    if size.narrow:
-        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 256}
-    config = transformers.LlamaConfig(num_hidden_layers=size.layers, **widths)
-    return transformers.LlamaForCausalLM(config), _text(config.vocab_size, size)
-
-
-def _bert(size: Size) -> tuple[torch.nn.Module, Inputs]:
-    widths: dict[str, int] = {}
-    if size.narrow:
-        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 256}
-    config = transformers.BertConfig(num_hidden_layers=size.layers, **widths)
-    return transformers.BertForMaskedLM(config), _text(config.vocab_size, size)
-
-
-def _resnet(size: Size) -> tuple[torch.nn.Module, Inputs]:
-    widths: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 128]} if size.narrow else {}
-    config = transformers.ResNetConfig(depths=[size.layers] * 4, **_labels(), **widths)
-    return transformers.ResNetForImageClassification(config), _images(64 if size.narrow else 224)
-
-
-def _vit(size: Size) -> tuple[torch.nn.Module, Inputs]:
-    widths: dict[str, int] = {}
-    if size.narrow:
-        widths = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 64}
-    config = transformers.ViTConfig(num_hidden_layers=size.layers, **_labels(), **widths)
-    return transformers.ViTForImageClassification(config), _images(config.image_size)
-
-
-def _labels() -> dict[str, Any]:
-    # Without a type of problem, models look at the labels' values, which fake tensors do not have.
-    return {"num_labels": 10, "problem_type": "single_label_classification"}
-
-
-def _text(vocabulary: int, size: Size) -> Inputs:
-    tokens = torch.randint(0, vocabulary, (BATCH, 16 if size.narrow else 128))
-    return {"input_ids": tokens, "labels": tokens}
-
-
-def _images(width: int) -> Inputs:
-    return {"pixel_values": torch.randn(BATCH, 3, width, width), "labels": torch.randint(0, 10, (BATCH,))}
-
-
-MODELS: dict[str, Build] = {"gpt2": _gpt2, "llama": _llama, "bert": _bert, "resnet": _resnet, "vit": _vit}
+from bench.transformers_models import MODELS, Build, Inputs, Size
 
 
 @dataclass(frozen=True)

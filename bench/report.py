@@ -126,6 +126,26 @@ def show_measured(title: str, measured: Sequence[Measured], overall: bool) -> No
     show(summary)
 
 
+def show_cache_use(title: str, measured: Sequence[Measured]) -> None:
+    """Prints how the calls were served that a side did not answer from its cache alone, if there are any.
+
+    Args:
+        title: The title of the table.
+        measured: Cases whose notes tell how each side's cache served them.
+    """
+    table = Table(title=title)
+    for column in ("case", "side", "how"):
+        table.add_column(column)
+    for case in measured:
+        cache_use = case.notes["cache"]
+        assert isinstance(cache_use, Mapping)
+        for side, use in cache_use.items():
+            if use != "hit":
+                table.add_row(case.name, side, use)
+    if table.row_count:
+        _output.print(table)
+
+
 def time(case: Measured, side: str) -> str:
     """Writes the median of a side with its unit; nothing if the side was not measured."""
     return case.benchmarks[side].format_value(case.medians[side]) if side in case.medians else ""
@@ -152,6 +172,16 @@ def write_measured(
         measured: The cases.
         overall: Whether a mean over all kinds has a meaning.
     """
+    write_json(path, suite, settings, described(measured, overall))
+
+
+def described(measured: Sequence[Measured], overall: bool) -> dict[str, object]:
+    """Returns the figures of cases as they go into JSON.
+
+    Args:
+        measured: The cases.
+        overall: Whether a mean over all kinds has a meaning.
+    """
     cases = [
         {
             "name": case.name,
@@ -169,7 +199,7 @@ def write_measured(
     means = geometric_means_by_kind(measured)
     if overall:
         means["all"] = geometric_means(measured)
-    write_json(path, suite, settings, {"cases": cases, "geometric_means": means})
+    return {"cases": cases, "geometric_means": means}
 
 
 def write_json(path: Path, suite: str, settings: Mapping[str, object], content: Mapping[str, object]) -> None:

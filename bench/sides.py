@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 # Means torch's class only while fastfake is not installed: installing replaces it in every module, this one included.
 from torch._subclasses.fake_tensor import FakeTensorMode as TorchFakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import fastfake
+from bench import symbols
 
 
 class Side(ABC):
@@ -20,6 +22,11 @@ class Side(ABC):
     """
 
     name: ClassVar[str]
+
+    @property
+    def sizes(self) -> Mapping[str, Any]:
+        """The symbolic sizes that operands can have, under their names; none without symbols."""
+        return {}
 
     @abstractmethod
     def entered(self) -> AbstractContextManager[Any]:
@@ -35,9 +42,25 @@ class Side(ABC):
 
 
 class FakeSide(Side):
-    """What the two implementations of FakeTensorMode have in common."""
+    """What the two implementations of FakeTensorMode have in common.
+
+    Args:
+        symbolic: Whether the mode has a ShapeEnv, with symbols for the sizes of operands.
+    """
 
     mode: Any
+
+    def __init__(self, symbolic: bool = False) -> None:
+        shape_env = ShapeEnv() if symbolic else None
+        self._sizes = {} if shape_env is None else symbols.make(shape_env)
+        self.mode = self._make_mode(shape_env)
+
+    @abstractmethod
+    def _make_mode(self, shape_env: ShapeEnv | None) -> Any: ...
+
+    @property
+    def sizes(self) -> Mapping[str, Any]:
+        return self._sizes
 
     def forget(self) -> None:
         with self.entered():
@@ -62,8 +85,8 @@ class Torch(FakeSide):
 
     name = "torch"
 
-    def __init__(self) -> None:
-        self.mode = TorchFakeTensorMode()
+    def _make_mode(self, shape_env: ShapeEnv | None) -> Any:
+        return TorchFakeTensorMode(shape_env=shape_env)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -76,9 +99,9 @@ class Fastfake(FakeSide):
 
     name = "fastfake"
 
-    def __init__(self) -> None:
+    def _make_mode(self, shape_env: ShapeEnv | None) -> Any:
         with fastfake.install_temporarily():
-            self.mode = fastfake.FakeTensorMode()
+            return fastfake.FakeTensorMode(shape_env=shape_env)
 
     @contextmanager
     def entered(self) -> Iterator[None]:

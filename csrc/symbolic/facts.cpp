@@ -20,10 +20,14 @@ struct Watched {
 
 // The attributes of a ShapeEnv that its answers depend on.
 constexpr std::array watched = {
-    Watched{"replacements", Sign::Version}, Watched{"axioms", Sign::Version},
-    Watched{"var_to_range", Sign::Version}, Watched{"real_tensor_prop_unbacked_vals", Sign::Version},
-    Watched{"guards", Sign::Size},          Watched{"divisible", Sign::Size},
-    Watched{"size_like", Sign::Size},       Watched{"num_deferred_runtime_asserts", Sign::Value},
+    Watched{"replacements", Sign::Version},
+    Watched{"axioms", Sign::Version},
+    Watched{"var_to_range", Sign::Version},
+    Watched{"real_tensor_prop_unbacked_vals", Sign::Version},
+    Watched{"guards", Sign::Size},
+    Watched{"divisible", Sign::Size},
+    Watched{"size_like", Sign::Size},
+    Watched{"num_deferred_runtime_asserts", Sign::Value},
     Watched{"settings", Sign::Identity},
     // With these torch has to see each operation on symbols.
     Watched{"should_record_events", Sign::Off},

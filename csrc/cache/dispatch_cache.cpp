@@ -99,11 +99,12 @@ void DispatchCache::sweep() {
       continue;
     }
     erase_at(hand_);
-    if (8 * clock_.size() < table_.bucket_count()) shrink();
+    shrink_if_sparse();
   }
 }
 
-void DispatchCache::shrink() {
+void DispatchCache::shrink_if_sparse() {
+  if (8 * clock_.size() >= table_.bucket_count()) return;
   table_.shrink_to_fit();
   clock_.shrink_to_fit();
 }

@@ -66,6 +66,7 @@ class DispatchCache {
     for (size_t i = group.members.size(); i-- > 0;) {
       if (is_concerned(group.members[i].scope.get())) erase_at(group.members[i].entry->position);
     }
+    shrink_if_sparse();
   }
   void clear();
   // Drops all entries; the statistics go on.
@@ -100,8 +101,8 @@ class DispatchCache {
   CacheEntry* look_up(const CallKey& key);
   void erase_at(size_t position_in_clock);
   void sweep();
-  // Gives back the room in the table that was needed for more entries than there are.
-  void shrink();
+  // Gives back the room in the table that was needed for many more entries than there are.
+  void shrink_if_sparse();
 
   ska::flat_hash_map<WordsView, c10::intrusive_ptr<CacheEntry>, HashOfWords> table_;
   std::vector<CacheEntry*> clock_;  // all entries of the table, in the order in which sweeps look at them

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    import torch
     from opinfo.torch_records import TorchRecords
 
     from fastfake import FakeTensorMode
@@ -51,6 +52,22 @@ def mode() -> Iterator[FakeTensorMode]:
     with FakeTensorMode() as active:
         yield active
     FakeTensorMode.cache_clear()
+
+
+@pytest.fixture
+def observe() -> Iterator[Callable[[Callable[[torch.Tensor], object]], None]]:
+    """Have the given function called with the next fake tensor that native code makes."""
+    from fastfake import _C
+
+    def once(function: Callable[[torch.Tensor], object]) -> None:
+        def called(tensor: torch.Tensor) -> None:
+            _C.observe_new_tensors(None)
+            function(tensor)
+
+        _C.observe_new_tensors(called)
+
+    yield once
+    _C.observe_new_tensors(None)
 
 
 @pytest.fixture

@@ -519,21 +519,6 @@ def test_nothing_is_answered_while_a_proxy_mode_sees_each_number() -> None:
 # Python code in the middle
 
 
-@pytest.fixture
-def observe() -> Iterator[Callable[[Callable[[torch.Tensor], object]], None]]:
-    """Have the given function called with the next fake tensor that native code makes."""
-
-    def once(function: Callable[[torch.Tensor], object]) -> None:
-        def called(tensor: torch.Tensor) -> None:
-            _C.observe_new_tensors(None)
-            function(tensor)
-
-        _C.observe_new_tensors(called)
-
-    yield once
-    _C.observe_new_tensors(None)
-
-
 MEDDLING: dict[str, Callable[[FakeTensorMode, torch.Tensor], object]] = {
     "clears the cache": lambda mode, x: FakeTensorMode.cache_clear(),
     "takes the ShapeEnv away": lambda mode, x: (setattr(mode, "shape_env", None), gc.collect()),

@@ -329,21 +329,6 @@ def test_attributes_of_a_mode_are_patched_for_a_while_as_torch_does(name: str, v
     assert getattr(mode, name) is before
 
 
-@pytest.fixture
-def observe() -> Iterator[Callable[[Callable[[torch.Tensor], object]], None]]:
-    """Have the given function called with the next fake tensor that native code makes."""
-
-    def once(function: Callable[[torch.Tensor], object]) -> None:
-        def called(tensor: torch.Tensor) -> None:
-            _C.observe_new_tensors(None)
-            function(tensor)
-
-        _C.observe_new_tensors(called)
-
-    yield once
-    _C.observe_new_tensors(None)
-
-
 def test_results_are_on_the_storage_that_the_argument_had_at_the_call(
     mode: FakeTensorMode, observe: Callable[[Callable[[torch.Tensor], object]], None]
 ) -> None:

@@ -12,8 +12,9 @@ CacheEntry* DispatchCache::look_up(const CallKey& key) {
 }
 
 void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
-  PyRef scope;
-  if (const auto* symbols = key.symbols()) scope = symbols->scope();
+  const auto* symbols = key.symbols();
+  // Before the table is looked at, as it can call Python.
+  PyObject* scope = symbols == nullptr ? nullptr : symbols->scope();
   const uint64_t hash = key.hash();
   if (table_.find(WordsView{key.words(), hash}) != table_.end()) return;
   auto entry = c10::make_intrusive<CacheEntry>();
@@ -23,10 +24,10 @@ void DispatchCache::insert(const CallKey& key, Recipe recipe, Bypass bypass) {
   entry->recipe = std::move(recipe);
   entry->position = clock_.size();
   clock_.push_back(entry.get());
-  if (const auto* symbols = key.symbols()) {
+  if (symbols != nullptr) {
     entry->group = &symbols->table().answers();
     entry->position_in_group = entry->group->members.size();
-    entry->group->members.push_back({entry.get(), std::move(scope)});
+    entry->group->members.push_back({entry.get(), PyRef::borrow(scope)});
   }
   bytes_of_entries_ += entry->bytes();
   const WordsView owned{entry->words, entry->hash};

@@ -24,9 +24,7 @@ enum Prepared : Py_ssize_t { Entries, NoAccelerator, IsUsers, SeesCompiledCode }
 enum Entry : Py_ssize_t { Activated, Replaced, LiftedBefore, FlagsBefore };
 
 bool item_is_true(const PyRef& tuple, Py_ssize_t index) {
-  const int truth = PyObject_IsTrue(PyTuple_GET_ITEM(tuple.get(), index));
-  if (truth < 0) throw python_error();
-  return truth != 0;
+  return is_true(PyTuple_GET_ITEM(tuple.get(), index));
 }
 
 // What torch's Python code knows of the modes that are entered: variables of the module in which its modes

@@ -48,4 +48,10 @@ inline PyObject* top_mode() {
   return nullptr;
 }
 
+// Whether a proxy mode is active on this thread, one that traces what is dispatched.
+inline bool is_tracing() {
+  constexpr auto proxy = static_cast<size_t>(c10::impl::TorchDispatchModeKey::PROXY);
+  return (ModeStack::Torch::get_state().*modes_of_torch(ModeStack()))[proxy].has_value();
+}
+
 }  // namespace fastfake

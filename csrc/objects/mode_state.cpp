@@ -164,10 +164,8 @@ constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
 // torch, what is false is no ShapeEnv.
 void ModeState::number_settings() const {
   const auto env = PyRef::borrow(shape_env);
-  const int truth = PyObject_IsTrue(env.get());
-  if (truth < 0) throw python_error();
   int64_t number = 0;
-  if (truth != 0) {
+  if (is_true(env.get())) {
     const auto settings = PyRef::steal(PyObject_GetAttrString(env.get(), "settings"));
     number = process().value_numbers.number_of(settings.get());
   }

@@ -65,4 +65,11 @@ class PyRef {
   PyObject* object_ = nullptr;
 };
 
+// What Python takes `value` for where it asks for a truth value.
+inline bool is_true(PyObject* value) {
+  const int truth = PyObject_IsTrue(value);
+  if (truth < 0) throw python_error();
+  return truth != 0;
+}
+
 }  // namespace fastfake

@@ -37,7 +37,8 @@ bool CallSymbols::hold_still() const {
   return Facts::of(shape_env_.get()) == facts_ && !learns_nothing(shape_env_.get());
 }
 
-PyRef CallSymbols::scope() const {
+PyObject* CallSymbols::scope() const {
+  if (scope_.get() != nullptr) return scope_.get();
   static PyObject* const update = PyUnicode_InternFromString("update");
   const auto symbols = PyRef::steal(PySet_New(nullptr));
   for (size_t i = 0; i < nodes_.size(); ++i) {
@@ -46,7 +47,8 @@ PyRef CallSymbols::scope() const {
       PyRef::steal(PyObject_CallMethodOneArg(symbols.get(), update, free.get()));
     }
   }
-  return table_->intern_scope(PyRef::steal(PyFrozenSet_New(symbols.get())));
+  scope_ = table_->intern_scope(PyRef::steal(PyFrozenSet_New(symbols.get())));
+  return scope_.get();
 }
 
 c10::SymInt CallSymbols::integer(uint32_t number) const {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "cache/first_seen.h"
-#include "cache/words.h"
 #include "symbolic/symbol_table.h"
 
 #include <c10/core/SymInt.h>
@@ -36,12 +35,11 @@ class CallSymbols {
 
   SymbolTable& table() const { return *table_; }
 
-  // The distinct nodes, numbered from 0 in the order of the arguments.
-  c10::ArrayRef<SymbolId> ids() const { return ids_; }
+  // The number of a node, counted from 0 in the order of the arguments.
   std::optional<uint32_t> find(const PyObject* node) const { return nodes_.find(node); }
-  // The symbols in the expressions of all nodes, as they are and with replacements made: a frozenset. What
-  // the ShapeEnv knows of other symbols has no effect on the call.
-  PyRef scope() const;
+  // The symbols in the expressions of all nodes, as they are and with replacements made: a frozenset, worked
+  // out when it is first asked for. What the ShapeEnv knows of other symbols has no effect on the call.
+  PyObject* scope() const;
   // Node `number` as an integer that others can hold.
   c10::SymInt integer(uint32_t number) const;
 
@@ -55,6 +53,7 @@ class CallSymbols {
   // Of the nodes: Python code could take them from the arguments. Numbered nodes take the place of others
   // when they are asked for.
   mutable c10::SmallVector<c10::SymNode, 8> owners_;
+  mutable PyRef scope_;
 };
 
 }  // namespace fastfake

@@ -78,13 +78,7 @@ bool learns_nothing(PyObject* shape_env) {
   static PyObject* const suppressed_name = PyUnicode_InternFromString("_suppress_guards_tls");
   static PyObject* const frozen_name = PyUnicode_InternFromString("frozen");
   const auto suppressed = PyRef::steal(PyObject_CallMethodNoArgs(shape_env, suppressed_name));
-  const auto frozen = get_attribute(shape_env, frozen_name);
-  for (PyObject* flag : {suppressed.get(), frozen.get()}) {
-    const int truth = PyObject_IsTrue(flag);
-    if (truth < 0) throw python_error();
-    if (truth != 0) return true;
-  }
-  return false;
+  return is_true(suppressed.get()) || is_true(get_attribute(shape_env, frozen_name).get());
 }
 
 }  // namespace fastfake

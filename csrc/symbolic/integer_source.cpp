@@ -33,21 +33,14 @@ std::optional<IntegerSource> IntegerRecorder::source_of(const c10::SymInt& integ
   if (const auto tensor = tensor_with_numel(key_, node)) return IntegerSource{Kind::Numel, *tensor};
   auto& table = symbols.table();
   const SymbolId id = table.id_of(node);
-  if (id == 0 || !is_in_scope(node)) return std::nullopt;
+  // torch may remember a number with other symbols on a tensor, or make new ones.
+  const auto in_node = free_symbols_of(node, Expression::Replaced);
+  if (id == 0 || !is_subset(in_node.get(), symbols.scope())) return std::nullopt;
   table.keep_model(id, node);
   new_nodes_.add(node);
   new_symbols_.push_back(id);
   owners_.push_back(integer);
   return IntegerSource{Kind::New, static_cast<int64_t>(new_symbols_.size() - 1)};
-}
-
-// torch may remember a number with other symbols on a tensor, or make new ones.
-bool IntegerRecorder::is_in_scope(PyObject* node) {
-  if (scope_.get() == nullptr) scope_ = key_.symbols()->scope();
-  const auto symbols = free_symbols_of(node, Expression::Replaced);
-  const int is_subset = PyObject_RichCompareBool(symbols.get(), scope_.get(), Py_LE);
-  if (is_subset < 0) throw python_error();
-  return is_subset != 0;
 }
 
 c10::SymInt IntegerBuilder::make(const IntegerSource& source) {

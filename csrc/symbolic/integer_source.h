@@ -24,8 +24,6 @@ struct IntegerSource {
   };
   Kind kind = Kind::Number;
   int64_t value = 0;
-
-  bool operator==(const IntegerSource& other) const = default;
 };
 
 // Finds where the integers of results came from.
@@ -40,10 +38,7 @@ class IntegerRecorder {
   const std::vector<SymbolId>& new_symbols() const { return new_symbols_; }
 
  private:
-  bool is_in_scope(PyObject* node);
-
   const CallKey& key_;
-  PyRef scope_;  // of the call, when somebody asked for it
   FirstSeen<PyObject> new_nodes_;
   std::vector<SymbolId> new_symbols_;
   std::vector<c10::SymInt> owners_;  // of the new nodes

@@ -1,5 +1,4 @@
 // Sums, products and comparisons of symbolic numbers.
-#include "objects/dictionary_version.h"
 #include "process_state.h"
 #include "symbolic/node_methods.h"
 
@@ -51,18 +50,16 @@ PyObject* operate(size_t method, PyObject* self, PyObject* operand) {
   if (first == 0 || !second) return compute(method, self, operand);
   const NodeOperation operation{method, first, *second};
 
-  static PyObject* const replacements_name = PyUnicode_InternFromString("replacements");
-  const auto replacements = get_attribute(shape_env.get(), replacements_name);
-  if (!PyDict_Check(replacements.get())) return compute(method, self, operand);
-  const uint64_t mark = mark_of(replacements.get());
-  if (const auto known = table->memo().numbers.find(operation, mark)) {
+  const auto mark = mark_of_replacements(shape_env.get());
+  if (!mark) return compute(method, self, operand);
+  if (const auto known = table->memo().numbers.find(operation, *mark)) {
     return table->make_python_node(*known).release();
   }
   auto result = PyRef::steal(compute(method, self, operand));
   const SymbolId id = is_node(result.get()) ? table->id_of(result.get()) : 0;
-  if (id != 0 && mark_of(replacements.get()) == mark) {
+  if (id != 0 && mark_of_replacements(shape_env.get()) == mark) {
     table->keep_model(id, result.get());
-    table->memo().numbers.insert(operation, id, mark);
+    table->memo().numbers.insert(operation, id, *mark);
   }
   return result.release();
   END_HANDLE_TH_ERRORS

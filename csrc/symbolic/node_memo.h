@@ -35,7 +35,6 @@ class ResultsOn {
     basis_ = basis;
     results_.emplace(operation, result);
   }
-  size_t size() const { return results_.size(); }
 
  private:
   struct Hash {

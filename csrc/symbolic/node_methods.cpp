@@ -1,5 +1,7 @@
 #include "symbolic/node_methods.h"
 
+#include "objects/dictionary_version.h"
+
 #include <array>
 
 namespace fastfake {
@@ -53,6 +55,12 @@ SymbolTable* table_for_operations(PyObject* node, PyRef& keep) {
   if (!is_node(node) || tables.operations_are_watched()) return nullptr;
   keep = get_attribute(node, sym_node_names().shape_env);
   return keep.get() == Py_None ? nullptr : tables.of(keep.get());
+}
+
+std::optional<uint64_t> mark_of_replacements(PyObject* shape_env) {
+  static PyObject* const name = PyUnicode_InternFromString("replacements");
+  const auto replacements = get_attribute(shape_env, name);
+  return PyDict_Check(replacements.get()) ? std::optional(mark_of(replacements.get())) : std::nullopt;
 }
 
 SymbolId id_with_hint(SymbolTable& table, PyObject* node) {

@@ -12,6 +12,7 @@
 #include <torch/csrc/python_headers.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace fastfake {
@@ -53,6 +54,10 @@ inline bool is_node(PyObject* object) { return Py_TYPE(object) == process().symb
 // The table of the ShapeEnv of `node` if operations on it may be looked up: nobody traces or logs them.
 // `keep` gets a reference to the ShapeEnv, which keeps the table.
 SymbolTable* table_for_operations(PyObject* node, PyRef& keep);
+
+// A mark of the replacements that `shape_env` knows, which is another one when they change; nothing if it
+// does not keep them as torch's class does.
+std::optional<uint64_t> mark_of_replacements(PyObject* shape_env);
 
 // The id of `node` if it has a hint, else 0: without one, results can change when a hint is found.
 SymbolId id_with_hint(SymbolTable& table, PyObject* node);

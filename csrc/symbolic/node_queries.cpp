@@ -34,16 +34,13 @@ PyObject* maybe_as_int(PyObject* self, PyObject* /*none*/) {
   PyRef shape_env;
   SymbolTable* table = table_for_operations(self, shape_env);
   const SymbolId id = table == nullptr ? 0 : table->id_of(self);
-  static PyObject* const replacements_name = PyUnicode_InternFromString("replacements");
-  if (id == 0) return methods()[MaybeAsInt].call_torchs(self);
-  const auto replacements = get_attribute(shape_env.get(), replacements_name);
-  if (!PyDict_Check(replacements.get())) return methods()[MaybeAsInt].call_torchs(self);
+  const auto mark = id == 0 ? std::nullopt : mark_of_replacements(shape_env.get());
+  if (!mark) return methods()[MaybeAsInt].call_torchs(self);
   constexpr uint64_t method = 1000;  // beside those of arithmetic
-  const uint64_t mark = mark_of(replacements.get());
-  if (table->memo().numbers.find({method, id}, mark)) Py_RETURN_NONE;
+  if (table->memo().numbers.find({method, id}, *mark)) Py_RETURN_NONE;
   auto result = PyRef::steal(methods()[MaybeAsInt].call_torchs(self));
-  if (result.get() == Py_None && mark_of(replacements.get()) == mark) {
-    table->memo().numbers.insert({method, id}, 1, mark);
+  if (result.get() == Py_None && mark_of_replacements(shape_env.get()) == mark) {
+    table->memo().numbers.insert({method, id}, 1, *mark);
   }
   return result.release();
   END_HANDLE_TH_ERRORS

@@ -11,54 +11,26 @@ namespace {
 
 using c10::SymbolicShapeMeta;
 
-// The names of private members may be used to instantiate a template explicitly, and nowhere else.
-template <typename Tag, auto member>
-struct Expose {
-  friend constexpr auto member_named(Tag) { return member; }
+using Answers = std::array<c10::SymBool SymbolicShapeMeta::*, ShapeMemo::answers>;
+
+// The arguments of an explicit instantiation may name private members.
+struct MemoMembers {
+  friend std::atomic<int> SymbolicShapeMeta::* available_member(MemoMembers);
+  friend c10::SymInt SymbolicShapeMeta::* numel_member(MemoMembers);
+  friend Answers answer_members(MemoMembers);
 };
 
-struct Available {
-  friend constexpr auto member_named(Available);
+template <auto available, auto numel, auto... answers>
+struct PrivateMembers {
+  friend std::atomic<int> SymbolicShapeMeta::* available_member(MemoMembers /*tag*/) { return available; }
+  friend c10::SymInt SymbolicShapeMeta::* numel_member(MemoMembers /*tag*/) { return numel; }
+  friend Answers answer_members(MemoMembers /*tag*/) { return {answers...}; }
 };
-struct Numel {
-  friend constexpr auto member_named(Numel);
-};
-struct Contiguous {
-  friend constexpr auto member_named(Contiguous);
-};
-struct ChannelsLastContiguous {
-  friend constexpr auto member_named(ChannelsLastContiguous);
-};
-struct ChannelsLast3dContiguous {
-  friend constexpr auto member_named(ChannelsLast3dContiguous);
-};
-struct ChannelsLast {
-  friend constexpr auto member_named(ChannelsLast);
-};
-struct ChannelsLast3d {
-  friend constexpr auto member_named(ChannelsLast3d);
-};
-struct Dense {
-  friend constexpr auto member_named(Dense);
-};
-
-template struct Expose<Available, &SymbolicShapeMeta::available_>;
-template struct Expose<Numel, &SymbolicShapeMeta::numel_>;
-template struct Expose<Contiguous, &SymbolicShapeMeta::is_contiguous_>;
-template struct Expose<ChannelsLastContiguous, &SymbolicShapeMeta::is_channels_last_contiguous_>;
-template struct Expose<ChannelsLast3dContiguous, &SymbolicShapeMeta::is_channels_last_3d_contiguous_>;
-template struct Expose<ChannelsLast, &SymbolicShapeMeta::is_channels_last_>;
-template struct Expose<ChannelsLast3d, &SymbolicShapeMeta::is_channels_last_3d_>;
-template struct Expose<Dense, &SymbolicShapeMeta::is_non_overlapping_and_dense_>;
-
-constexpr std::array<c10::SymBool SymbolicShapeMeta::*, ShapeMemo::answers> answer_members = {
-    member_named(Contiguous()),
-    member_named(ChannelsLastContiguous()),
-    member_named(ChannelsLast3dContiguous()),
-    member_named(ChannelsLast()),
-    member_named(ChannelsLast3d()),
-    member_named(Dense()),
-};
+template struct PrivateMembers<
+    &SymbolicShapeMeta::available_, &SymbolicShapeMeta::numel_, &SymbolicShapeMeta::is_contiguous_,
+    &SymbolicShapeMeta::is_channels_last_contiguous_, &SymbolicShapeMeta::is_channels_last_3d_contiguous_,
+    &SymbolicShapeMeta::is_channels_last_, &SymbolicShapeMeta::is_channels_last_3d_,
+    &SymbolicShapeMeta::is_non_overlapping_and_dense_>;
 
 // The bits of `available_`.
 constexpr int numel_bit = 1;
@@ -83,10 +55,12 @@ const SymbolicShapeMeta* symbolic_shape_of(const c10::TensorImpl& impl) noexcept
 bool ShapeMemo::has_numel() const { return meta_.has_numel(); }
 
 bool ShapeMemo::has(size_t answer) const {
-  return ((meta_.*member_named(Available())).load() & bit_of(answer)) != 0;
+  return ((meta_.*available_member(MemoMembers())).load() & bit_of(answer)) != 0;
 }
 
-const c10::SymBool& ShapeMemo::get(size_t answer) const { return meta_.*answer_members.at(answer); }
+const c10::SymBool& ShapeMemo::get(size_t answer) const {
+  return meta_.*answer_members(MemoMembers()).at(answer);
+}
 
 uint64_t ShapeMemo::digest() const {
   uint64_t bits = 0;
@@ -104,13 +78,13 @@ void ShapeMemo::clear() {
 }
 
 void ShapeMemo::set_numel(c10::SymInt numel) {
-  meta_.*member_named(Numel()) = std::move(numel);
-  (meta_.*member_named(Available())).fetch_or(numel_bit);
+  meta_.*numel_member(MemoMembers()) = std::move(numel);
+  (meta_.*available_member(MemoMembers())).fetch_or(numel_bit);
 }
 
 void ShapeMemo::set(size_t answer, bool value) {
-  meta_.*answer_members.at(answer) = value;
-  (meta_.*member_named(Available())).fetch_or(bit_of(answer));
+  meta_.*answer_members(MemoMembers()).at(answer) = value;
+  (meta_.*available_member(MemoMembers())).fetch_or(bit_of(answer));
 }
 
 }  // namespace fastfake

@@ -38,6 +38,12 @@ PyRef free_symbols_of(PyObject* node, Expression expression) {
   return found.get() == nullptr ? PyRef::steal(PySet_New(nullptr)) : std::move(found);  // a Python number
 }
 
+bool is_subset(PyObject* some, PyObject* all) {
+  const int verdict = PyObject_RichCompareBool(some, all, Py_LE);
+  if (verdict < 0) throw python_error();
+  return verdict != 0;
+}
+
 const SymNodeNames& sym_node_names() {
   static const auto* names = new SymNodeNames();
   return *names;

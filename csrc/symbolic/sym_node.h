@@ -53,6 +53,9 @@ enum class Expression : uint8_t { AsMade, Replaced };
 // The symbols in the expression of the Python SymNode `node`: a set. Calls Python.
 PyRef free_symbols_of(PyObject* node, Expression expression);
 
+// Whether the set `some` has no element that the set `all` lacks. Calls Python.
+bool is_subset(PyObject* some, PyObject* all);
+
 // The names of a SymNode's attributes, and of the one that is added here.
 struct SymNodeNames {
   PyObject* expr = PyUnicode_InternFromString("_expr");

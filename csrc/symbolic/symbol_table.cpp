@@ -1,5 +1,6 @@
 #include "symbolic/symbol_table.h"
 
+#include "dispatch/mode_stack.h"
 #include "process_state.h"
 
 #include <c10/util/Exception.h>
@@ -15,12 +16,6 @@ namespace {
 bool is_comparable(PyObject* hint) {
   if (PyFloat_CheckExact(hint)) return PyFloat_AS_DOUBLE(hint) != 0.0;
   return hint == Py_None || PyLong_CheckExact(hint) || PyBool_Check(hint);
-}
-
-bool is_true(PyObject* value) {
-  const int truth = PyObject_IsTrue(value);
-  if (truth < 0) throw python_error();
-  return truth != 0;
 }
 
 // Whether torch wants to see each operation on the symbols of `shape_env`; true for what is no ShapeEnv.
@@ -152,10 +147,7 @@ void SymbolTable::forget_answers_about(PyObject* changes) {
   const auto concerns = [changes](PyObject* scope) {
     const auto iterator = PyRef::steal(PyObject_GetIter(changes));
     while (PyObject* next = PyIter_Next(iterator.get())) {
-      const auto symbols = PyRef::steal(next);
-      const int is_subset = PyObject_RichCompareBool(symbols.get(), scope, Py_LE);
-      if (is_subset < 0) throw python_error();
-      if (is_subset != 0) return true;
+      if (is_subset(PyRef::steal(next).get(), scope)) return true;
     }
     if (PyErr_Occurred() != nullptr) throw python_error();
     return false;
@@ -188,6 +180,10 @@ void SymbolTables::register_python(PyTypeObject* node_class, PyObject* news, PyO
   news_ = Py_NewRef(news);
   pre_dispatch_modes_ = Py_NewRef(pre_dispatch_modes);
   logging_ = Py_NewRef(logging);
+}
+
+bool SymbolTables::operations_are_traced() const {
+  return PyList_GET_ITEM(pre_dispatch_modes_, 0) != Py_None || is_tracing();
 }
 
 bool SymbolTables::operations_are_watched() const {

@@ -8,7 +8,6 @@
 #include "symbolic/facts.h"
 #include "symbolic/node_memo.h"
 #include "symbolic/sym_node.h"
-#include "symbolic/tracing.h"
 
 #include <c10/util/flat_hash_map.h>
 
@@ -98,7 +97,7 @@ class SymbolTables {
   PyTypeObject* node_class() const { return node_class_; }
   PyObject* news() const { return news_; }
   // Whether a tracer sees the operations on symbols, on this thread.
-  bool operations_are_traced() const { return fastfake::operations_are_traced(pre_dispatch_modes_); }
+  bool operations_are_traced() const;
   // Whether anything sees them: a tracer or the log.
   bool operations_are_watched() const;
 

@@ -50,7 +50,7 @@ PyObject* run(PyObject* self, PyObject* const* arguments, Py_ssize_t given) {
 template <size_t... method>
 std::array<NodeMethod, count> all_methods(std::index_sequence<method...> /*numbers*/) {
   return {NodeMethod(
-      PyMethodDef{names.at(method), reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(run<method>)),
+      PyMethodDef{names.at(method), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run<method>)),
                   METH_FASTCALL, "Decides as torch's method does, and remembers the answer."})...};
 }
 

@@ -27,7 +27,7 @@ void keep_constant_answers(c10::SymbolicShapeMeta& meta) {
   if (values[ShapeMemo::contiguous] == true) values[ShapeMemo::dense] = true;
   memo.clear();
   for (size_t i = 0; i < ShapeMemo::answers; ++i) {
-    if (values.at(i)) memo.set(i, *values.at(i));
+    if (const auto& value = values.at(i)) memo.set(i, *value);
   }
 }
 

@@ -270,7 +270,7 @@ def _show(outcomes: Sequence[Outcome]) -> None:
 
 
 def _show_means(outcomes: Sequence[Outcome]) -> None:
-    table = Table(title="geometric means of the ratio over the models")
+    table = Table(title="geometric means over models")
     table.add_column("target")
     table.add_column("which")
     table.add_column("ratio", justify="right")

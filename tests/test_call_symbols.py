@@ -583,3 +583,20 @@ def test_a_shape_env_lives_as_long_as_a_call_that_is_answered_for_it(
     observe(take_it_away)
     assert len(x.unbind(0)) == 4
     assert seen == [True]
+
+
+def test_remembering_makes_no_replacement_before_torch_does() -> None:
+    """torch gives a symbol the range of the one that takes its place when it makes the replacement, and only then."""
+
+    def program(mode: FakeTensorMode) -> Iterator[object]:
+        x, y, z = (dynamic(mode, 4, name=name) for name in "xyz")
+        assert x.shape[0] == z.shape[0]
+        assert z.shape[0] == y.shape[0]
+        replacements = shape_env_of(mode).replacements
+        assert any(by in replacements for by in replacements.values()), "nothing is left to be replaced again"
+        for tensor in (x, y, z):
+            tensor.detach()
+        assert y.shape[0] > 2
+        yield x.shape[0]
+
+    assert_as_computed(program)

@@ -42,10 +42,7 @@ PyObject* CallSymbols::scope() const {
   static PyObject* const update = PyUnicode_InternFromString("update");
   const auto symbols = PyRef::steal(PySet_New(nullptr));
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    for (const auto expression : {Expression::AsMade, Expression::Replaced}) {
-      const auto free = free_symbols_of(nodes_[i], expression);
-      PyRef::steal(PyObject_CallMethodOneArg(symbols.get(), update, free.get()));
-    }
+    PyRef::steal(PyObject_CallMethodOneArg(symbols.get(), update, symbols_of(nodes_[i]).get()));
   }
   scope_ = table_->intern_scope(PyRef::steal(PyFrozenSet_New(symbols.get())));
   return scope_.get();

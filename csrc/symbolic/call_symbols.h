@@ -37,8 +37,8 @@ class CallSymbols {
 
   // The number of a node, counted from 0 in the order of the arguments.
   std::optional<uint32_t> find(const PyObject* node) const { return nodes_.find(node); }
-  // The symbols in the expressions of all nodes, as they are and with replacements made: a frozenset, worked
-  // out when it is first asked for. What the ShapeEnv knows of other symbols has no effect on the call.
+  // The symbols in the expressions of all nodes and those that took their place: a frozenset, worked out when
+  // it is first asked for. What the ShapeEnv knows of other symbols has no effect on the call.
   PyObject* scope() const;
   // Node `number` as an integer that others can hold.
   c10::SymInt integer(uint32_t number) const;

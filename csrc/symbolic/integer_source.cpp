@@ -34,8 +34,7 @@ std::optional<IntegerSource> IntegerRecorder::source_of(const c10::SymInt& integ
   auto& table = symbols.table();
   const SymbolId id = table.id_of(node);
   // torch may remember a number with other symbols on a tensor, or make new ones.
-  const auto in_node = free_symbols_of(node, Expression::Replaced);
-  if (id == 0 || !is_subset(in_node.get(), symbols.scope())) return std::nullopt;
+  if (id == 0 || !is_subset(symbols_standing_for(node).get(), symbols.scope())) return std::nullopt;
   table.keep_model(id, node);
   new_nodes_.add(node);
   new_symbols_.push_back(id);

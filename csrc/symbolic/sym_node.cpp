@@ -6,6 +6,47 @@ namespace fastfake {
 
 using torch::impl::PythonSymNodeImpl;
 
+namespace {
+
+struct FoundSymbols {
+  PyRef all = PyRef::steal(PySet_New(nullptr));
+  PyRef standing = PyRef::steal(PySet_New(nullptr));
+};
+
+void add(const PyRef& set, PyObject* symbol) {
+  if (PySet_Add(set.get(), symbol) != 0) throw python_error();
+}
+
+FoundSymbols find_symbols(PyObject* node) {
+  const auto& names = sym_node_names();
+  FoundSymbols found;
+  const auto expression = get_attribute(node, names.expr);
+  const auto free = get_attribute_if_any(expression.get(), names.free_symbols);
+  if (free.get() == nullptr) return found;  // a Python number
+  const auto replacements = get_attribute(get_attribute(node, names.shape_env).get(), names.replacements);
+  const auto open = PyRef::steal(PySequence_List(free.get()));
+  // The list grows at its end.
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(open.get()); ++i) {
+    const auto symbol = PyRef::borrow(PyList_GET_ITEM(open.get(), i));
+    const int is_known = PySet_Contains(found.all.get(), symbol.get());
+    if (is_known < 0) throw python_error();
+    if (is_known != 0) continue;
+    add(found.all, symbol.get());
+    PyObject* const replacement = PyDict_GetItemWithError(replacements.get(), symbol.get());
+    if (replacement == nullptr) {
+      if (PyErr_Occurred() != nullptr) throw python_error();
+      add(found.standing, symbol.get());
+      continue;
+    }
+    const auto in_replacement = get_attribute(PyRef::borrow(replacement).get(), names.free_symbols);
+    PyRef::steal(
+        PySequence_InPlaceConcat(open.get(), PyRef::steal(PySequence_List(in_replacement.get())).get()));
+  }
+  return found;
+}
+
+}  // namespace
+
 PyObject* python_node(const c10::SymNodeImpl* node) noexcept {
   if (numbered(node) == nullptr && typeid(*node) != typeid(PythonSymNodeImpl)) return nullptr;
   return static_cast<const PythonSymNodeImpl*>(node)->getPyObj().ptr();
@@ -29,14 +70,9 @@ std::optional<bool> constant_value(const c10::SymBool& condition) {
   return std::nullopt;
 }
 
-PyRef free_symbols_of(PyObject* node, Expression expression) {
-  static PyObject* const replaced = PyUnicode_InternFromString("expr");
-  static PyObject* const name = PyUnicode_InternFromString("free_symbols");
-  const auto of_node =
-      get_attribute(node, expression == Expression::AsMade ? sym_node_names().expr : replaced);
-  auto found = get_attribute_if_any(of_node.get(), name);
-  return found.get() == nullptr ? PyRef::steal(PySet_New(nullptr)) : std::move(found);  // a Python number
-}
+PyRef symbols_of(PyObject* node) { return find_symbols(node).all; }
+
+PyRef symbols_standing_for(PyObject* node) { return find_symbols(node).standing; }
 
 bool is_subset(PyObject* some, PyObject* all) {
   const int verdict = PyObject_RichCompareBool(some, all, Py_LE);

@@ -47,11 +47,13 @@ const NumberedNode* numbered(const c10::SymNodeImpl* node) noexcept;
 // The value of `condition` where that is the same for all values of the symbols.
 std::optional<bool> constant_value(const c10::SymBool& condition);
 
-// The expression of a node as it was made, or with the replacements that its ShapeEnv knows by now.
-enum class Expression : uint8_t { AsMade, Replaced };
+// The symbols in the expression of the Python SymNode `node`, and those that took their place: a set. Calls
+// Python. Reads the ShapeEnv's replacements without asking it to make them: torch writes down those that it
+// made, with the range that the symbol has at that time.
+PyRef symbols_of(PyObject* node);
 
-// The symbols in the expression of the Python SymNode `node`: a set. Calls Python.
-PyRef free_symbols_of(PyObject* node, Expression expression);
+// Of these symbols only those whose place none took.
+PyRef symbols_standing_for(PyObject* node);
 
 // Whether the set `some` has no element that the set `all` lacks. Calls Python.
 bool is_subset(PyObject* some, PyObject* all);
@@ -65,6 +67,8 @@ struct SymNodeNames {
   PyObject* fx_node = PyUnicode_InternFromString("fx_node");
   PyObject* is_summation = PyUnicode_InternFromString("_optimized_summation");
   PyObject* shape_env = PyUnicode_InternFromString("shape_env");
+  PyObject* free_symbols = PyUnicode_InternFromString("free_symbols");
+  PyObject* replacements = PyUnicode_InternFromString("replacements");
   PyObject* fields = PyUnicode_InternFromString("__dict__");
   PyObject* stamp = PyUnicode_InternFromString("_fastfake_symbol");
 };

@@ -175,6 +175,7 @@ def test_one_half_of_dispatch_can_be_chosen(capsys: pytest.CaptureFixture[str]) 
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"symbolic"}
 
 
+@pytest.mark.exhaustive
 def test_values_of_all_rounds_are_written_for_pyperf(tmp_path: Path) -> None:
     import pyperf
 
@@ -186,6 +187,7 @@ def test_values_of_all_rounds_are_written_for_pyperf(tmp_path: Path) -> None:
     assert [benchmark.get_nvalue() for benchmark in benchmarks] == [15] * 5
 
 
+@pytest.mark.exhaustive
 def test_profile_shows_functions_or_says_why_it_cannot() -> None:
     finished = run_bench("dispatch", "--profile", "add")
     if finished.returncode == 0:
@@ -197,6 +199,7 @@ def test_profile_shows_functions_or_says_why_it_cannot() -> None:
         assert finished.returncode == 2
 
 
+@pytest.mark.exhaustive
 def test_allocations_counts_one_block_for_each_tensor_of_eager_torch(tmp_path: Path) -> None:
     output, report = run_suite(tmp_path, "allocations", "--case", "add", "--case", "add_")
     added, mutated = report["cases"]
@@ -262,6 +265,7 @@ def test_dynamic_export_keeps_the_sizes_of_inputs_as_symbols() -> None:
     assert dynamic.nodes[0] > static.nodes[0]
 
 
+@pytest.mark.exhaustive
 def test_overheads_reports_the_import_and_an_eager_addition(tmp_path: Path) -> None:
     output, report = run_suite(tmp_path, "overheads", "--rounds", "2")
     assert report["import_median_seconds"] > 0
@@ -279,6 +283,7 @@ def test_model_without_transformers_says_so_in_one_line_and_exits_with_2() -> No
     assert "transformers" in finished.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
 def test_model_measures_warm_and_cold_passes_on_both_sides(tmp_path: Path) -> None:
     selection = ("--model", "gpt2", "--layers", "1", "--rounds", "2", "--cold-rounds", "2")
@@ -290,6 +295,7 @@ def test_model_measures_warm_and_cold_passes_on_both_sides(tmp_path: Path) -> No
     assert list(report["geometric_means"]) == ["warm", "cold"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
 def test_model_measures_narrow_models_in_eager_torch_too(tmp_path: Path) -> None:
     selection = ("--model", "gpt2", "--layers", "1", "--rounds", "2", "--cold-rounds", "2", "--eager")

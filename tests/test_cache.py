@@ -177,6 +177,7 @@ def test_the_entries_hold_the_memory_that_is_accounted_for_them(
     assert accounted == pytest.approx(held, rel=0.03)
 
 
+@pytest.mark.exhaustive
 def test_dropping_entries_one_by_one_does_not_look_at_all_others(limit: int) -> None:
     def seconds_to_drop(count: int) -> float:
         fastfake.FakeTensorMode.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 import fastfake
@@ -52,6 +53,7 @@ def test_another_minor_version_of_torch_is_refused() -> None:
     assert printed("import torch; torch.__version__ = '2.14.0'" + IMPORT) == expected
 
 
+@pytest.mark.exhaustive
 def test_another_patch_release_works_if_its_interpreter_table_has_as_many_methods() -> None:
     assert torch.__version__.partition("+")[0] == BUILT_FOR
     assert printed("import torch; torch.__version__ = '2.13.99'" + IMPORT) == WORKS
@@ -70,6 +72,7 @@ def test_a_copy_of_the_table_with_the_same_methods_is_taken() -> None:
     assert printed(EXCHANGE_TABLE.format(more=0) + "torch.__version__ = '2.13.99'" + IMPORT) == WORKS
 
 
+@pytest.mark.exhaustive
 def test_an_interpreter_without_its_global_lock_is_refused() -> None:
     expected = (
         f"fastfake {RELEASE} needs the global interpreter lock, which is off: leave PYTHON_GIL unset, or set it to 1"

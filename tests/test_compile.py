@@ -47,6 +47,7 @@ def test_graphs_metadata_guards_and_symbols_are_those_of_torch(name: str) -> Non
     assert_same_but_for_storage_sizes(quick_texts("torch")[name], quick_texts("fastfake")[name])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", programs.QUICK)
 def test_installing_after_compiling_and_uninstalling_again_changes_nothing(name: str) -> None:
     expected, actual = quick_texts("torch")[name], quick_texts("switching")

@@ -226,6 +226,7 @@ def alive_and_tracked() -> list[torch.Tensor]:
     return sorted(tracked, key=lambda tensor: tensor.numel())
 
 
+@pytest.mark.exhaustive
 @same_as_torch
 def test_fake_tensors_made_during_an_export_are_tracked_where_that_is_configured(_mode: Any) -> object:
     fake_tensor.fake_tensor_tls.non_strict_export_fake_tensor_tracker.clear()

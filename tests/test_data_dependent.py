@@ -1,6 +1,6 @@
 import pytest
 import torch
-from both_sides import assert_same, fake_ones, new_mode, pending
+from both_sides import assert_same, fake_ones, new_mode, outcome, pending
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings
 
 import fastfake
@@ -87,15 +87,14 @@ def test_with_unbacked_symbols_results_and_pending_symbols_are_torchs(name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("kind", ["no ShapeEnv", "no scalars", "no shapes"])
-def test_where_symbols_are_not_allowed_the_error_is_torchs(name, kind):
+def test_where_symbols_are_not_allowed_the_error_is_torchs(name):
     def run(fakes):
-        mode = {
-            "no ShapeEnv": lambda: fakes.FakeTensorMode(),
-            "no scalars": lambda: new_mode(fakes, allow_scalar_outputs=False),
-            "no shapes": lambda: new_mode(fakes, allow_dynamic_output_shape_ops=False),
-        }[kind]()
-        return run_program(name, mode)
+        modes = {
+            "no ShapeEnv": fakes.FakeTensorMode(),
+            "no scalars": new_mode(fakes, allow_scalar_outputs=False),
+            "no shapes": new_mode(fakes, allow_dynamic_output_shape_ops=False),
+        }
+        return {kind: outcome(lambda fakes, mode=mode: run_program(name, mode)) for kind, mode in modes.items()}
 
     assert_same(run)
 

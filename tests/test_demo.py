@@ -204,6 +204,7 @@ def test_resident_memory_grows_with_an_allocation_that_is_written_to() -> None:
 # Both sides in alternation
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("without_memory_processes")
 def test_both_sides_agree_on_a_tiny_decoder() -> None:
     figures = run_alternately(Plan(tiny_workload(), rounds=2), Console(quiet=True))
@@ -245,6 +246,7 @@ def test_a_failure_is_blamed_on_the_side_that_failed(side: str, error: type[Exce
     assert fastfake.is_installed() == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("without_memory_processes")
 def test_differing_metadata_are_printed_and_end_in_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -383,6 +385,7 @@ def test_an_unusable_config_is_refused_in_one_line(
     assert complaint in refusal(["--config", str(path), *options], capsys)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("config", "model"),
     [

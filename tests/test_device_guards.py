@@ -132,6 +132,7 @@ def run(*, ours: bool) -> subprocess.CompletedProcess[str]:
     return run_program(BACKWARD_ON_CUDA.format(ours=ours))
 
 
+@pytest.mark.exhaustive
 def test_backward_on_an_unknown_accelerator_does_not_take_the_process_down() -> None:
     done = run(ours=True)
     assert done.returncode == 0, done.stderr
@@ -154,7 +155,11 @@ def torchs_answers() -> dict[tuple[str, ...], str]:
     return {left_out: printed("", ASK_FOR_ABSENT_DEVICES, left_out) for left_out in ((), KNOW_OF_GUARDS)}
 
 
-@pytest.mark.parametrize("prelude", [IMPORT, INSTALL, COMPILE], ids=["imported", "installed", "compiled with"])
+@pytest.mark.parametrize(
+    "prelude",
+    [IMPORT, INSTALL, pytest.param(COMPILE, marks=pytest.mark.exhaustive)],
+    ids=["imported", "installed", "compiled with"],
+)
 def test_programs_without_fake_tensors_on_absent_devices_get_torchs_answers(
     prelude: str, torchs_answers: dict[tuple[str, ...], str]
 ) -> None:
@@ -169,11 +174,15 @@ def test_real_calls_get_torchs_answers_also_in_programs_with_fake_tensors_on_abs
     assert {our for our, their in zip(ours, theirs, strict=True) if our != their} <= OTHER_WORDS
 
 
-@pytest.mark.parametrize("prelude", ["", IMPORT, INSTALL, COMPILE, MAKE_FAKE_TENSORS])
+@pytest.mark.parametrize(
+    "prelude",
+    [MAKE_FAKE_TENSORS, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("", IMPORT, INSTALL, COMPILE))],
+)
 def test_autograd_works_in_a_child_process_after_a_backward_pass_in_the_parent(prelude: str) -> None:
     assert printed(prelude, FORK_AND_GO_BACKWARD) == "tensor([5., 5., 5.])\nchild 0\n"
 
 
+@pytest.mark.exhaustive
 def test_modules_move_to_an_absent_device_under_a_mode_before_there_is_any_tensor_on_it() -> None:
     program = """
 import torch

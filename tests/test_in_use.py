@@ -89,6 +89,7 @@ def test_a_mode_of_ours_says_why_it_does_not_work_where_installing_is_forbidden(
     assert torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None
 
 
+@pytest.mark.exhaustive
 def test_threads_use_modes_while_another_installs_and_uninstalls() -> None:
     shared = fastfake.FakeTensorMode(allow_non_fake_inputs=True)
     done = threading.Event()
@@ -202,6 +203,7 @@ ended.set()
     assert run_program(program) == "0\n"
 
 
+@pytest.mark.exhaustive
 def test_exit_handlers_that_run_after_ours_use_modes_without_installing_twice() -> None:
     program = """
 import atexit
@@ -223,6 +225,7 @@ mode = fastfake.FakeTensorMode()
     assert run_program(program) == ours * 2 + "True True\n0 False torch._subclasses.fake_tensor\n"
 
 
+@pytest.mark.exhaustive
 def test_the_first_mode_of_a_late_exit_handler_works() -> None:
     program = """
 import atexit

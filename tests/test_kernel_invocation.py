@@ -171,6 +171,7 @@ def test_an_assigned_value_belongs_to_the_mode_on_which_it_was_set() -> None:
     assert_same(program)
 
 
+@pytest.mark.exhaustive
 def test_an_assigned_value_ends_with_the_mode() -> None:
     # As one of torch's own tests of fake tensors leaves it.
     def leave_it_set(fakes: Any) -> Any:

@@ -70,6 +70,7 @@ def interrupts_that_leave_traces() -> tuple[int, list[tuple[int, tuple[object, .
     raise AssertionError("unreachable")
 
 
+@pytest.mark.exhaustive
 def test_no_interrupt_leaves_a_mode_entered_or_ends_the_process() -> None:
     places, traces = fresh_process.call(interrupts_that_leave_traces)
     assert places > 200

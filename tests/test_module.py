@@ -253,6 +253,7 @@ def test_a_mode_made_around_its_constructor_gives_errors() -> None:
     survives(run)
 
 
+@pytest.mark.exhaustive
 def test_before_anything_was_registered_the_module_gives_errors() -> None:
     program = f"""
 import importlib.util, sys, torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ import torch._dynamo.config as dynamo_config
 from opinfo.compare import ONLY_BETWEEN_FAKES, Difference, differences
 from opinfo.record import CallRecord, record_call
 from opinfo.samples import (
+    MANY_SAMPLES,
     OPS,
     WITHOUT_CPU_SAMPLES,
     Case,
@@ -20,6 +21,7 @@ from opinfo.samples import (
     error_cases,
     out_cases,
     sample_cases,
+    thinned,
     usual_dtype,
 )
 from opinfo.sides import clear_cache, ours, record_case, torchs_own
@@ -50,6 +52,9 @@ DIFFERENCES_SHOWN = 12
 
 OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
 
+# So many of each operator that has more than a hundred, whose samples are half of all; the exhaustive run takes all.
+FEWER_SAMPLES = 32
+
 Recorded = list[tuple[Case, CallRecord]]
 
 
@@ -69,12 +74,16 @@ class Job(OperatorJob):
     """Calls on tensors of static sizes, with a backward pass or without."""
 
     backward: bool = False
+    # Fewer cases, at even distances among those that are to give results.
+    most: int | None = None
 
     def cases(self) -> list[Case]:
         op = OPS[self.op_name]
         if self.backward:
             return backward_cases(op, self.dtype)
-        return sample_cases(op, self.dtype) + (error_cases(op) if self.dtype == usual_dtype(op) else [])
+        return thinned(sample_cases(op, self.dtype), self.most) + (
+            error_cases(op) if self.dtype == usual_dtype(op) else []
+        )
 
     def record(self) -> Recorded:
         return record_torch(self.cases(), with_out=OPS[self.op_name].supports_out and not self.backward)
@@ -95,7 +104,12 @@ class SymbolicJob(OperatorJob):
         ]
 
 
-USUAL_JOBS = [Job(name, dtype) for name, op in OPS.items() if (dtype := usual_dtype(op)) is not None]
+USUAL_JOBS = [
+    Job(name, dtype, most=FEWER_SAMPLES if name in MANY_SAMPLES else None)
+    for name, op in OPS.items()
+    if (dtype := usual_dtype(op)) is not None
+]
+WHOLE_JOBS = [replace(job, most=None) for job in USUAL_JOBS if job.most is not None]
 OTHER_JOBS = [
     Job(name, dtype)
     for name, op in OPS.items()
@@ -165,6 +179,12 @@ def report(job: object, found: list[tuple[Case, int, Difference]]) -> str:
             lines.append(f"{case.variant}, sample {case.number}, call {call} and {count - 1} more: {difference}")
     shown = "\n  ".join(lines[:DIFFERENCES_SHOWN])
     return f"{job}: {len(found)} differences from torch's FakeTensor\n  {shown}"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("job", WHOLE_JOBS, ids=lambda job: job.op_name)
+def test_operator_of_many_samples_gives_for_all_of_them_what_torch_gives(job: Job, torch_records: TorchRecords) -> None:
+    compare(job, torch_records.of(job), CALLS)
 
 
 @pytest.mark.parametrize("job", USUAL_JOBS, ids=lambda job: job.op_name)

@@ -428,6 +428,7 @@ def test_the_settings_of_a_shape_env_may_be_a_property_that_does_anything() -> N
     survives(run)
 
 
+@pytest.mark.exhaustive
 def test_saved_tensor_hooks_may_do_anything() -> None:
     program = """
 import torch, fastfake, gc

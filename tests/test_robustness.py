@@ -223,6 +223,7 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
+@pytest.mark.exhaustive
 def test_a_hundred_thousand_modes_made_and_dropped_return_their_memory() -> None:
     def make_and_drop(count: int) -> None:
         for _ in range(count):

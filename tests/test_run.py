@@ -63,6 +63,7 @@ def test_modules_and_packages_run_by_name(tmp_path: Path) -> None:
     assert_same_as_python(["-m", "package.inner", "a"], tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_directories_and_archives_run(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -170,6 +171,7 @@ def test_stats_tell_of_the_cache_after_the_program(script: Path) -> None:
     assert bypasses == "fastfake: 0 calls not cacheable"
 
 
+@pytest.mark.exhaustive
 def test_stats_come_after_a_traceback_too_and_keep_the_exit_code(script: Path) -> None:
     script.write_text(USES_FAKE_TENSORS + "raise SystemExit(5)\n")
     done = execute([*OURS, "--stats", "program.py"], script.parent)

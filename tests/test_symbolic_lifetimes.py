@@ -165,6 +165,7 @@ def test_two_thousand_shape_envs_return_their_memory() -> None:
     assert grown < 4 << 20
 
 
+@pytest.mark.exhaustive
 def test_a_shape_env_at_the_address_of_one_that_is_gone_has_answers_of_its_own() -> None:
     seen: set[int] = set()
     for number in range(200):

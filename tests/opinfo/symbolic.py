@@ -13,7 +13,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from .compare import Difference, differences
 from .record import CallRecord, Recorder, error_record, record_call
-from .samples import OPS, Case, fake_arguments, sample_cases
+from .samples import OPS, Case, fake_arguments, sample_cases, thinned
 
 # Torch's C++ reads the sizes of the tensor that it is writing sizes to, freed by then, and may crash.
 FREED_SIZES = frozenset({("squeeze", "in-place"), ("squeeze.multiple", "in-place")})
@@ -58,10 +58,7 @@ def symbolic_cases(op_name: str, dtype: torch.dtype, most: int | None = None) ->
             recorder = Recorder()
             arguments = recorder.structure((*case.args, dict(case.kwargs)))
             cases.setdefault((case.variant, arguments, recorder.tensor_records()), case)
-    different = list(cases.values())
-    if most is None or len(different) <= most:
-        return different
-    return [different[number * (len(different) - 1) // (most - 1)] for number in range(most)]
+    return thinned(list(cases.values()), most)
 
 
 def record_symbolic_case(case: Case, *, cached: bool = True, calls: int = CALLS_OF_REPEATED) -> list[SymbolicRecord]:

@@ -164,7 +164,7 @@ def outcome(part: str, tests: Iterable[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         os.environ["FASTFAKE_MUTATION"] = part
-        os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+        os._exit(pytest.main(["-q", "-x", "-m", "", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

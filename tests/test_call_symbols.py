@@ -353,7 +353,12 @@ def test_shape_envs_are_compared_without_what_the_cache_keeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "off", "on"), [("backed_size_oblivious", False, True), ("aggressive_guard_free_semantics", 0, 2)]
+    ("flag", "off", "on"),
+    [
+        ("backed_size_oblivious", False, True),
+        ("aggressive_guard_free_semantics", 0, 2),
+        ("unify_view_symbols_bso_meta", False, True),
+    ],
 )
 def test_a_flag_of_torch_that_decides_conditions_is_taken_into_account(flag: str, off: object, on: object) -> None:
     """torch remembers what it decided, but only the last 256 decisions."""

@@ -30,7 +30,7 @@ class PythonSettings {
   }
 
  private:
-  static constexpr size_t most = 4;
+  static constexpr size_t most = 5;
 
   // Whether a weak reference is to what holds the values of all context variables now.
   static bool refers_to_present_values(PyObject* reference) noexcept {

@@ -34,6 +34,7 @@ RESULTS_DEPEND_ON = (
     _override_of(experimental_config, "aggressive_guard_free_semantics"),
     _override_of(experimental_config, "backed_size_oblivious"),
     _override_of(experimental_config, "skip_dtype_check_in_meta_registrations"),
+    _override_of(experimental_config, "unify_view_symbols_bso_meta"),
     _override_of(functorch_config, "fake_tensor_prefer_device_type"),
 )
 

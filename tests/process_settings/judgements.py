@@ -393,17 +393,20 @@ FUNCTORCH_CONFIG: Judgements = {
 }
 
 SYMBOLIC_CONFIG: Judgements = {
-    "part of the key of every call": ("backed_size_oblivious", "skip_dtype_check_in_meta_registrations"),
-    "read by operators whose results have a dynamic shape, which are not cached": ("meta_nonzero_assume_all_nonzero",),
-    "read where symbolic sizes are compared; calls with symbolic sizes are not cached": (
+    "part of the key of every call": (
         "aggressive_guard_free_semantics",
+        "backed_size_oblivious",
+        "skip_dtype_check_in_meta_registrations",
+        "unify_view_symbols_bso_meta",
+    ),
+    "read by operators whose results have a dynamic shape, which are not cached": ("meta_nonzero_assume_all_nonzero",),
+    "read where a ShapeEnv is made, adds a symbol or a guard, or raises: a call that does so is not remembered": (
         "inject_EVALUATE_EXPR_flip_equality_TESTING_ONLY",
-        "no_data_dependent_graph_break",
         "soft_pending_unbacked_not_found_error",
         "symbol_guard_limit_before_specialize",
-        "unify_view_symbols_bso_meta",
         "use_duck_shape",
     ),
+    "read by Dynamo while it traces": ("no_data_dependent_graph_break",),
     "checks and descriptions of what a ShapeEnv did": (
         "check_shape_env_recorded_events",
         "enrich_profiler_metadata",

@@ -84,6 +84,9 @@ WATCHED_BY = {
     "rule: argument with a known value": (
         "tests/test_call_key.py::test_a_known_value_is_not_lost_in_an_answer_for_a_tensor_without_one"
     ),
+    "rule: argument with keys of its own": (
+        "tests/test_dispatch_cache.py::test_what_cannot_be_cached_is_counted_with_its_reason"
+    ),
     "rule: index that is a mask": "tests/test_call_key.py::test_masks_have_no_known_number_of_elements",
     **_each(
         "tests/test_recipe.py::test_a_result_of_which_a_recipe_would_lose_something_is_computed_each_time",

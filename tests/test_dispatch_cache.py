@@ -160,10 +160,16 @@ def test_long_lists_keep_apart_which_tensors_repeat(mode: FakeTensorMode) -> Non
     assert len({t.untyped_storage()._cdata for t in again}) == 40
 
 
+def in_layout_of_mkldnn(fake: Any) -> torch.Tensor:
+    fake.dispatch_keys = torch._C._dispatch_keys(torch.ones(2).to_mkldnn())
+    return fake
+
+
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
         (lambda x: x.transpose_(0, 1), "inplace view"),
+        (lambda x: in_layout_of_mkldnn(x).sin(), "mkldnn tensor"),
         (lambda x: torch.tensor(1.0), "lift"),
         (lambda x: x + torch.tensor(1.0), "constant attribute"),
         (lambda x: x.resize_(2), "inplace view"),

@@ -13,9 +13,20 @@ import pytest
 import torch._subclasses.fake_tensor as torch_fake_tensor
 
 from fastfake import namespace
+from fastfake.torch_version import MINOR
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROWS = [line.split("|")[1:3] for line in (ROOT / "docs/map.md").read_text().splitlines() if line.startswith("| ")]
+LINES = [line.split("|") for line in (ROOT / "docs/map.md").read_text().splitlines() if line.startswith("| ")]
+
+
+def is_about_the_torch_that_runs(remark: str) -> bool:
+    """A row's remark may say which releases define what it names: 'since torch 2.14', 'until torch 2.14'."""
+    bounds = {word: (int(major), int(minor)) for word, major, minor in re.findall(BOUND, remark)}
+    return bounds.get("since", MINOR) <= MINOR <= bounds.get("until", MINOR)
+
+
+BOUND = r"(since|until) torch (\d+)\.(\d+)"
+ROWS = [(names, places) for _, names, places, remark, _ in LINES if is_about_the_torch_that_runs(remark)]
 PYTHON_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(fastfake[\w.]*)`", places)})
 NATIVE_PLACES = sorted({place for _, places in ROWS for place in re.findall(r"`(csrc/[\w./]+)` ([\w:]+)", places)})
 

@@ -45,7 +45,7 @@ def test_every_setting_of_torch_has_been_judged(found: set[str], table: Judgemen
     judged = judgements.judged(table)
     assert found, "no setting was found: nothing was judged"
     assert sorted(found - judged.keys()) == []
-    assert sorted(judged.keys() - found) == []
+    assert sorted(judged.keys() - found - judgements.NOT_IN_EVERY_RELEASE) == []
 
 
 # Operators that ask for settings, in their kernels, their decompositions or Python code that they run.

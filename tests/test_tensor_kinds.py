@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import both_sides
 import pytest
 import torch
 import torch._functorch.config as functorch_config
@@ -20,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.testing._internal.two_tensor import TwoTensor
 
 import fastfake
+from fastfake.torch_version import AT_LEAST_2_14
 
 pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
 
@@ -424,16 +426,19 @@ class Model(nn.Module):
         self.register_buffer("conjugate", torch.zeros(2, dtype=torch.complex64).conj())
 
 
-@pytest.fixture(scope="module")
-def checkpoint() -> bytes:
+def checkpoint_of(**values: object) -> bytes:
     file = io.BytesIO()
-    torch.save({**Model().state_dict(), "sparse": torch.eye(3).to_sparse(), "numbers": [1, 2.5]}, file)
+    torch.save({**Model().state_dict(), "numbers": [1, 2.5], **values}, file)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("map_location", [None, "cpu", "cuda", "cuda:1", "meta", torch.device("cpu")], ids=str)
 @pytest.mark.parametrize("weights_only", [True, False])
-def test_loading_under_the_mode_gives_fake_tensors(checkpoint: bytes, weights_only: bool, map_location: Any) -> None:
+def test_loading_under_the_mode_gives_fake_tensors(weights_only: bool, map_location: Any) -> None:
+    # Since torch 2.14, loading weights alone looks at the indices of sparse tensors, which fake ones do not have.
+    sparse_can_be_loaded = not (weights_only and AT_LEAST_2_14)
+    checkpoint = checkpoint_of(**({"sparse": torch.eye(3).to_sparse()} if sparse_can_be_loaded else {}))
+
     @same_as_torch
     def program(mode: Any) -> object:
         with mode:
@@ -444,6 +449,19 @@ def test_loading_under_the_mode_gives_fake_tensors(checkpoint: bytes, weights_on
         return [state, computed]
 
     program()
+
+
+@pytest.mark.skipif(not AT_LEAST_2_14, reason="torch did not look at the indices of what it loads before 2.14")
+def test_loading_weights_that_are_sparse_fails_as_in_torch() -> None:
+    checkpoint = checkpoint_of(sparse=torch.eye(3).to_sparse())
+
+    def program(fakes: Any) -> object:
+        with fakes.FakeTensorMode():
+            return attempt(lambda: torch.load(io.BytesIO(checkpoint), weights_only=True))
+
+    theirs = both_sides.on_torch(program)
+    assert isinstance(theirs, ErrorRecord)
+    assert both_sides.on_ours(program) == theirs
 
 
 @pytest.mark.parametrize("mmap", [False, True])

@@ -140,6 +140,7 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
   const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(mode_);
   if (kept("rule: argument of another mode", !is_ours)) return "not our fake";
   if (kept("rule: argument with a known value", fake.has_constant())) return "constant attribute";
+  if (kept("rule: argument with keys of its own", fake.has_dispatch_keys())) return "mkldnn tensor";
   return add_fake_tensor(impl, fake.device());
 }
 

@@ -4,6 +4,7 @@
 #include "cache/words.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
+#include "torch_version.h"
 
 #include <ATen/Context.h>
 #include <c10/core/AutogradState.h>
@@ -116,6 +117,9 @@ uint64_t attention_settings() {
                   static_cast<uint64_t>(context.userEnabledMathSDP()) << 3 |
                   static_cast<uint64_t>(context.userEnabledCuDNNSDP()) << 4 |
                   static_cast<uint64_t>(context.userEnabledOverrideableSDP()) << 5;
+#if FASTFAKE_TORCH_AT_LEAST(2, 15)
+  bits |= static_cast<uint64_t>(context.userEnabledFA4SDP()) << 6;
+#endif
   size_t shift = 8;
   for (const auto backend : context.sDPPriorityOrder()) {
     bits |= (static_cast<uint64_t>(backend) & 0xf) << shift;

@@ -54,11 +54,13 @@ class FakeTensorView {
   PyObject* device_object() const noexcept { return slot(process().fake_tensor.fake_device); }
   c10::Device device() const noexcept { return reinterpret_cast<THPDevice*>(device_object())->device; }
   bool has_constant() const noexcept { return slot(process().fake_tensor.constant) != Py_None; }
+  // Stands for a tensor whose dispatch keys are not those of its metadata, as one in MKLDNN's layout does.
+  bool has_dispatch_keys() const noexcept { return slot(process().fake_tensor.dispatch_keys) != Py_None; }
   // Nothing but shape and device: no known constant, no real tensor, no recorded type or keys.
   bool is_plain() const noexcept {
     const auto& layout = process().fake_tensor;
     return slot(layout.constant) == Py_None && slot(layout.real_tensor) == Py_None &&
-           slot(layout.pytype) == Py_None && slot(layout.dispatch_keys) == Py_None;
+           slot(layout.pytype) == Py_None && !has_dispatch_keys();
   }
 
  private:

@@ -22,6 +22,7 @@ from torch.utils._mode_utils import no_dispatch
 from . import conversion_lock
 from .errors import UnsupportedFakeTensorException
 from .fake_tensor import FakeTensor
+from .torch_version import AT_LEAST_2_14
 
 if TYPE_CHECKING:
     from torch._guards import Source
@@ -184,6 +185,8 @@ class FakeTensorConverter:
     ) -> FakeTensor:
         known = self._get_memo(t)
         if known is not None:
+            if AT_LEAST_2_14 and t.is_mkldnn and not known.is_mkldnn:
+                known.dispatch_keys = torch._C._dispatch_keys(t)
             return known
         if t.is_quantized:
             raise UnsupportedFakeTensorException("quantized nyi in meta tensors")
@@ -200,9 +203,13 @@ class FakeTensorConverter:
         )
         if fake is NotImplemented:
             raise UnsupportedFakeTensorException("meta converter nyi")
+        if AT_LEAST_2_14 and t.is_mkldnn:
+            fake.dispatch_keys = torch._C._dispatch_keys(t)
         _carry_grad_dtype(t, fake)
         if shape_env is not None and source is not None:
             self._remember_item(t, fake, shape_env, source, symbolic_context)
+        elif AT_LEAST_2_14 and source is None and fake_mode.shape_env is None:
+            self._remember_number(t, fake)
         if make_constant:
             self.add_constant_storage_mapping(fake)
         return fake
@@ -231,6 +238,15 @@ class FakeTensorConverter:
         self.set_tensor_memo(t, fake)
         return fake
 
+    def _remember_number(self, t: Tensor, fake: FakeTensor) -> None:
+        """Give a zero-dimensional tensor its number for ``item()``: without symbols and outside of tracing only."""
+        if self.export or torch._guards.TracingContext.try_get() is not None or not _has_exact_item(t):
+            return
+        with no_dispatch():
+            value = t.item()
+        if not math.isnan(value) and not math.isinf(value):
+            fake.item_memo = value
+
     def _remember_item(
         self,
         t: Tensor,
@@ -249,7 +265,7 @@ class FakeTensorConverter:
 
         if self.export or isinstance(source, RandomValueSource):
             return
-        if t.dtype not in _DTYPES_WITH_EXACT_ITEM or not _is_plain_tensor(t) or t.dim() != 0 or t.device.type != "cpu":
+        if not _has_exact_item(t):
             return
         with no_dispatch():
             value = t.item()
@@ -298,6 +314,11 @@ def _carry_grad_dtype(t: Tensor, fake: Tensor) -> None:
     inner = torch._from_functional_tensor(t.elem) if isinstance(t, FunctionalTensor) else t
     if inner.requires_grad and inner.is_leaf and fake.is_leaf and inner.grad_dtype != inner.dtype:
         fake.grad_dtype = inner.grad_dtype
+
+
+def _has_exact_item(t: Tensor) -> bool:
+    exact = t.dtype in _DTYPES_WITH_EXACT_ITEM
+    return exact and _is_plain_tensor(t) and t.dim() == 0 and t.device.type == "cpu"
 
 
 def _is_plain_tensor(t: Tensor) -> bool:

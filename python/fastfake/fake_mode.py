@@ -23,6 +23,7 @@ from .logs import log, log_call
 from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
 from .origins import hide_from_dynamo, hide_from_symbols
 from .thread_state import EnterStack, Entry, leaks_are_detected
+from .torch_version import AT_LEAST_2_14
 
 if TYPE_CHECKING:
     from torch._guards import Source
@@ -320,6 +321,9 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         Raises:
             UnsupportedFakeTensorException: tensors of this kind cannot be made fake.
         """
+        is_default = static_shapes is None and source is None and symbolic_context is None
+        if AT_LEAST_2_14 and is_default and self.is_our_fake(tensor):
+            return tensor
         if static_shapes is None:
             static_shapes = self.static_shapes
         if static_shapes and symbolic_context is not None:

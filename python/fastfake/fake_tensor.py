@@ -19,6 +19,7 @@ from . import _C, devices
 from .logs import not_implemented_log
 from .memo import SymNumberMemoDescriptor
 from .thread_state import track_if_exporting
+from .torch_version import AT_LEAST_2_14
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeTensor", "FakeTensorConfig"]
 
 aten = torch.ops.aten
+_MKLDNN_KEY = torch._C._dispatch_key_parse("MkldnnCPU")
 
 
 def _remember_where_made(tensor: Tensor) -> None:
@@ -333,6 +335,27 @@ class FakeTensor(Tensor):
     def _find_common_device(func: OpOverload, flat_args: Sequence[object]) -> tuple[torch.device, bool]:
         """Find the device of an operator's results; see `devices.common_device`."""
         return devices.common_device(func, flat_args)
+
+    # Since torch 2.14, a fake tensor made of an MKLDNN tensor says so; its meta tensor is strided.
+    if AT_LEAST_2_14:
+
+        @property
+        def is_mkldnn(self) -> bool:  # type: ignore[override]
+            """Whether the tensor stands for one in MKLDNN's layout."""
+            return self.dispatch_keys is not None and self.dispatch_keys.has(_MKLDNN_KEY)
+
+        @property
+        def layout(self) -> torch.layout:  # type: ignore[override]
+            """The layout that the tensor stands for."""
+            if self.is_mkldnn:
+                return torch._mkldnn  # type: ignore[attr-defined]
+            return Tensor.layout.__get__(self, type(self))  # type: ignore[attr-defined]
+
+        def to_dense(self, dtype: torch.dtype | None = None, *, masked_grad: bool | None = None) -> Tensor:
+            """Return the tensor in the strided layout."""
+            if self.is_mkldnn:
+                return aten._to_dense.default(self, dtype=dtype, masked_grad=masked_grad)
+            return Tensor.to_dense(self, dtype=dtype, masked_grad=masked_grad)
 
     def apply_(self, callable: object) -> FakeTensor:
         """Refuse, in the words with which torch refuses `map_`: torch would read elements that do not exist.

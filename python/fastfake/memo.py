@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .torch_version import AT_LEAST_2_14
+
 if TYPE_CHECKING:
     from .fake_tensor import FakeTensor
 
@@ -50,10 +52,15 @@ class SymNumberMemoDescriptor:
         if remembered is None:
             return None
         number, version, epoch = remembered
-        has_hint = isinstance(number, torch.SymFloat) and number.node.hint is not None
-        if self._is_nested_int or has_hint:
+        if self._is_nested_int:
             return number
-        if version != obj._version or epoch != obj.fake_mode.epoch:
+        written = not obj.is_inference() and version != obj._version
+        if AT_LEAST_2_14 and written:
+            del memos[self._name]
+            return None
+        if isinstance(number, torch.SymFloat) and number.node.hint is not None:
+            return number
+        if written or epoch != obj.fake_mode.epoch:
             del memos[self._name]
             return None
         return number
@@ -64,9 +71,10 @@ class SymNumberMemoDescriptor:
             if obj._memos is not None:
                 obj._memos.pop(self._name, None)
             return
-        if obj.is_inference() and not self._is_nested_int:
+        unversioned = self._is_nested_int or obj.is_inference()
+        if obj.is_inference() and not self._is_nested_int and not AT_LEAST_2_14:
             return
         if obj._memos is None:
             obj._memos = {}
-        version = None if self._is_nested_int else obj._version
+        version = None if unversioned else obj._version
         obj._memos[self._name] = _Remembered(value, version, obj.fake_mode.epoch)

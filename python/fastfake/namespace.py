@@ -46,6 +46,8 @@ STAY_TORCHS = frozenset(
         "_FakeTensorConstructorIgnoredState",
         "_check_for_subclass",
         "_check_for_subclass_arg",
+        "_dispatch_keys_has_mkldnn",
+        "_pin_device_index",
         "_device_handler",
         "_is_indexed_device_type",
         "_is_plain_tensor",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
-from torch import SymInt, Tensor
+from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch._opaque_base import OpaqueBase
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from .fake_tensor import FakeTensor
+from .torch_version import AT_LEAST_2_14, of_torch
 
 if TYPE_CHECKING:
     from .fake_mode import FakeTensorMode
@@ -23,13 +23,23 @@ __all__ = [
     "disable_fake_tensor_cache",
     "get_plain_tensors",
     "is_fake",
+    "is_fake_tensor",
+    "maybe_get_fake_constant",
+    "maybe_get_fake_device",
     "maybe_get_fake_mode",
+    "maybe_get_real_tensor",
     "ordered_set",
     "tree_flatten_only",
     "unset_fake_temporarily",
 ]
 
 _T = TypeVar("_T")
+# What else than tensors a wrapper may hold.
+_CUSTOM_CLASS: type = (
+    of_torch("torch._custom_class_base", "CustomClassBase")
+    if AT_LEAST_2_14
+    else of_torch("torch._opaque_base", "OpaqueBase")
+)
 _FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
@@ -55,7 +65,7 @@ def disable_fake_tensor_cache(fake_mode: FakeTensorMode) -> Iterator[None]:
         fake_mode.cache_enabled = before
 
 
-def get_plain_tensors(subclass: Tensor, *, out: list[Tensor | int | SymInt | OpaqueBase]) -> list[Any]:
+def get_plain_tensors(subclass: Tensor, *, out: list[Any]) -> list[Any]:
     """Append to ``out`` what a tensor wrapper holds, wrappers inside it unwrapped too, in order.
 
     Args:
@@ -69,6 +79,26 @@ def get_plain_tensors(subclass: Tensor, *, out: list[Tensor | int | SymInt | Opa
     for name in names:
         get_plain_tensors(getattr(subclass, name), out=out)
     return out
+
+
+def is_fake_tensor(x: object) -> TypeGuard[Tensor]:
+    """Whether ``x`` itself is a fake tensor, not a wrapper around some."""
+    return isinstance(x, FakeTensor)
+
+
+def maybe_get_real_tensor(x: object) -> Tensor | None:
+    """Return the real tensor computed along with a fake one, if any."""
+    return x.real_tensor if isinstance(x, FakeTensor) else None
+
+
+def maybe_get_fake_device(x: object) -> torch.device | None:
+    """Return the device that a fake tensor imitates; None for anything else."""
+    return x.fake_device if isinstance(x, FakeTensor) else None
+
+
+def maybe_get_fake_constant(x: object) -> Tensor | None:
+    """Return the known value of a fake tensor, if any."""
+    return x.constant if isinstance(x, FakeTensor) else None
 
 
 def is_fake(x: object) -> TypeGuard[Tensor]:
@@ -114,8 +144,8 @@ def _inner_tensors(wrapper: Any) -> Iterator[Tensor]:
         inner = getattr(wrapper, name)
         if isinstance(inner, Tensor):
             yield inner
-        elif not isinstance(inner, OpaqueBase):
-            raise AssertionError(f"expected Tensor or OpaqueBase, got {type(inner)}")
+        elif not isinstance(inner, _CUSTOM_CLASS):
+            raise AssertionError(f"expected Tensor or {_CUSTOM_CLASS.__name__}, got {type(inner)}")
 
 
 def _unwrap(x: object) -> Tensor | None:

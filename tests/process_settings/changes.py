@@ -18,6 +18,8 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fastfake.torch_version import AT_LEAST_2_15
+
 native: Any = torch._C
 
 
@@ -194,6 +196,7 @@ CHANGES = (
     Change("other order of attention", lambda: _sdpa(SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)),
     _flipped("overrideable_sdp_enabled", "_set_sdp_use_overrideable"),
     _flipped("fa3_sdp_enabled", "_set_sdp_use_fa3"),
+    *([_flipped("fa4_sdp_enabled", "_set_sdp_use_fa4")] if AT_LEAST_2_15 else []),
     _flipped("cudnn_enabled"),
     _flipped("mkldnn_enabled"),
     _flipped("nnpack_enabled"),

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch._subclasses.meta_utils import is_sparse_any
 
+from ..torch_version import AT_LEAST_2_14, of_torch
 from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
 
-__all__ = ["decompose", "fast_implementation", "torch_decomp_decompositions"]
+__all__ = ["decompose", "dense_of_mkldnn", "fast_implementation", "torch_decomp_decompositions"]
 
 
 def torch_decomp_decompositions(func: OpOverload) -> bool:
@@ -36,6 +37,16 @@ def fast_implementation(call: Call) -> object:
     if implementation is None:
         return NOT_HANDLED
     return implementation(call.mode, *call.args, **call.kwargs)
+
+
+def dense_of_mkldnn(call: Call) -> object:
+    """Make an MKLDNN tensor dense; the composite kernel would see the strided tensor that it is inside."""
+    if not AT_LEAST_2_14 or call.func is not torch.ops.aten.to_dense.default:
+        return NOT_HANDLED
+    to_dense = of_torch("torch._subclasses.fake_impls", "maybe_to_dense_mkldnn")
+    dtype = call.args[1] if len(call.args) > 1 else call.kwargs.get("dtype")
+    result = to_dense(call.mode, call.args[0], dtype=dtype, masked_grad=call.kwargs.get("masked_grad"))
+    return NOT_HANDLED if result is NotImplemented else result
 
 
 def decompose(call: Call, traits: OperatorTraits) -> object:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.meta_utils import is_sparse_any
 from torch.utils._pytree import tree_map_only
 
 from .. import devices
@@ -14,6 +16,7 @@ from ..converter import fake_on_meta
 from ..fake_tensor import FakeTensor
 from ..kernel_invocation import in_kernel_invocation_manager
 from ..logs import log
+from ..torch_version import AT_LEAST_2_14, AT_LEAST_2_15
 from .call import Call
 from .fallback_kernel import run_for_want_of_meta
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "wrap_results"]
 
+# Since torch 2.14: an alias of an MKLDNN tensor is one.
+_KEEP_DISPATCH_KEYS = frozenset({torch.ops.aten.alias.default, torch.ops.aten.detach.default})
+
 
 def run(call: Call) -> object:
     """Run the meta kernel of the operator; without one, run it on zeros where that is allowed."""
@@ -33,7 +39,7 @@ def run(call: Call) -> object:
     if not has_meta(call.func):
         return run_for_want_of_meta(call)
     try:
-        with in_kernel_invocation_manager(call.mode):
+        with in_kernel_invocation_manager(call.mode), _no_checks_of_indices(call):
             results = call.func(*call.args, **call.kwargs)
     except NotImplementedError as error:
         call.real_run = None
@@ -42,6 +48,14 @@ def run(call: Call) -> object:
         log.exception("failed while attempting to run meta for %s", call.func)
         raise
     return wrap_results(call.mode, results, call.func, call.flat_args, call.kwargs.get("device"))
+
+
+def _no_checks_of_indices(call: Call) -> AbstractContextManager[object]:
+    """Since torch 2.15: the checks of sparse tensors read indices, which meta tensors do not have."""
+    checks = torch.sparse.check_sparse_tensor_invariants
+    if AT_LEAST_2_15 and checks.is_enabled() and any(is_sparse_any(t) for t in call.fake_args):
+        return checks(False)
+    return nullcontext()
 
 
 def wrap_results(
@@ -63,6 +77,9 @@ def wrap_results(
     common: torch.device | None = None
     only_numbers = False
     made: dict[int, FakeTensor] = {}  # a meta tensor may occur twice among the results
+    keys = None
+    if AT_LEAST_2_14 and func in _KEEP_DISPATCH_KEYS and len(flat_args) == 1 and isinstance(flat_args[0], FakeTensor):
+        keys = flat_args[0].dispatch_keys
 
     def wrap(t: Tensor) -> Tensor:
         nonlocal common, only_numbers
@@ -74,6 +91,8 @@ def wrap_results(
                 t.device == common,
                 lambda: f"FakeTensor is wrapped to wrong device, found {t.device}, expected {common}",
             )
+            if keys is not None:
+                t.dispatch_keys = keys
             return t
         if only_numbers:
             # An operator on numbers gives a real tensor.
@@ -81,7 +100,7 @@ def wrap_results(
         # Not through the converter's memo: the meta tensor is fresh, and the memo's weak reference would keep
         # `torch.utils.swap_tensors`, and so `Module.to`, from working on the result.
         if id(t) not in made:
-            made[id(t)] = fake_on_meta(mode, t, device or common)
+            made[id(t)] = fake_on_meta(mode, t, device or common, dispatch_keys=keys)
         return made[id(t)]
 
     return tree_map_only(Tensor, wrap, results)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
 
+from ..torch_version import AT_LEAST_2_14, AT_LEAST_2_15, of_torch
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 __all__ = [
     "LIFT_OPERATORS",
@@ -59,7 +61,15 @@ _HANDLE_UNBACKED_SIZES = frozenset({aten.view.default, aten._unsafe_view.default
 
 def cpp_meta_supports_symint(func: OpOverload) -> bool:
     """Whether the C++ meta kernel of ``func`` takes symbolic sizes."""
-    return torch.Tag.view_copy in func.tags or func in _CPP_META_SUPPORTS_SYMINT
+    return torch.Tag.view_copy in func.tags or func in _cpp_meta_supports_symint_ops()
+
+
+@functools.cache
+def _cpp_meta_supports_symint_ops() -> Collection[OpOverload]:
+    if AT_LEAST_2_15:
+        in_torch: Collection[OpOverload] = of_torch("torch._meta_registrations", "cpp_meta_supports_symint_ops")
+        return in_torch
+    return _CPP_META_SUPPORTS_SYMINT | ({aten.stack.default} if AT_LEAST_2_14 else set())
 
 
 @functools.cache

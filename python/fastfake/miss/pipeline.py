@@ -58,6 +58,7 @@ def _fake_results(call: Call, traits: OperatorTraits) -> object:
     """Try the ways to compute on fake tensors one after the other."""
     for step in (
         lambda: decomposition.fast_implementation(call),
+        lambda: decomposition.dense_of_mkldnn(call),
         lambda: decomposition.decompose(call, traits),
         lambda: fake_implementations.prim_meta(call, traits),
         lambda: fake_implementations.operator_profile(call),

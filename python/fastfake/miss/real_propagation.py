@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch._library import utils as library_utils
 from torch._library.fake_class_registry import FakeScriptObject
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 from ..config import functorch_config
 from ..fake_tensor import FakeTensor
 from ..logs import log
+from ..torch_version import AT_LEAST_2_15
 from .call import NOT_HANDLED, Call
 from .inferred_kernel import infer_result
 from .real_crosscheck import check_results
@@ -155,6 +157,8 @@ def _attach(mode: FakeTensorMode, fake: Any, real: Any) -> None:
     fake.real_tensor = real
     for size, real_size in zip(fake.size(), real.size(), strict=False):
         _learn(mode, size, real_size)
+    if AT_LEAST_2_15 and fake.layout != torch.strided:
+        return
     for stride, real_stride in zip(fake.stride(), real.stride(), strict=False):
         _learn(mode, stride, real_stride)
     _learn(mode, fake.storage_offset(), real.storage_offset())

@@ -246,7 +246,9 @@ def _facts(shape_env: ShapeEnv) -> dict[str, object]:
         "replacements": {symbol: shape_env.replace(symbol) for symbol in shape_env.replacements},
         "ranges": dict(shape_env.var_to_range),
         # What became a number by a replacement since, torch forgets when it next asks.
-        "divisible": {remainder for remainder in map(shape_env.replace, shape_env.divisible) if not remainder.is_number},
+        "divisible": {
+            remainder for remainder in map(shape_env.replace, shape_env.divisible) if not remainder.is_number
+        },
         "size-like": set(shape_env.size_like),
         "fresh": list(shape_env.pending_fresh_unbacked_symbols),
     }

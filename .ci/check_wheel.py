@@ -1,5 +1,6 @@
 """Checks that a wheel holds what it should, and nothing unexpectedly big: check_wheel.py WHEEL."""
 
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -14,8 +15,8 @@ def problems(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     modules = [name for name in names if name.endswith(".so")]
-    if len(modules) != 1 or not modules[0].startswith("fastfake/_C."):
-        found.append(f"should hold one compiled module, fastfake/_C, but holds {modules}")
+    if not modules or not all(re.fullmatch(r"fastfake/native/torch_\d+_\d+/_C\.[^/]+", name) for name in modules):
+        found.append(f"should hold a compiled module for each torch, fastfake/native/torch_*/_C, but holds {modules}")
     if missing := REQUIRED.difference(names):
         found.append(f"lacks {sorted(missing)}")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):

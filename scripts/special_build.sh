@@ -13,12 +13,11 @@ special_build() {
   local directory="$1" tools
   shift
   tools="$(dirname "$PYTHON_WITH_TORCH")"
-  PATH="$tools:$PATH" cmake -S . -B "$directory" -G Ninja -DPython_EXECUTABLE="$PYTHON_WITH_TORCH" \
-    -Dpybind11_DIR="$("$PYTHON_WITH_TORCH" -m pybind11 --cmakedir)" "$@" >/dev/null
+  PATH="$tools:$PATH" cmake -S . -B "$directory" -G Ninja -DPython_EXECUTABLE="$PYTHON_WITH_TORCH" "$@" >/dev/null
   PATH="$tools:$PATH" cmake --build "$directory" >/dev/null
   rm -rf "$directory/package"
   mkdir -p "$directory/package"
   cp -R python/fastfake "$directory/package/"
-  rm -f "$directory/package/fastfake"/*.so
-  cp "$directory"/_C*.so "$directory/package/fastfake/"
+  rm -rf "$directory/package/fastfake/native"
+  cp -R "$directory/native" "$directory/package/fastfake/"
 }

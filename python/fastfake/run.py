@@ -12,7 +12,7 @@ import runpy
 import sys
 from types import CodeType, ModuleType, TracebackType
 
-from fastfake import installation
+import fastfake
 
 # What python itself returns for a script, and for a module, that it cannot find.
 NO_SCRIPT = 2
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     command: list[str] = arguments.module or arguments.script
     if not command:
         arguments.parser.error("name a script, or a module with -m")
-    installation.install()
+    fastfake.install()
     if arguments.stats:
         from fastfake import statistics
 

@@ -1,5 +1,5 @@
 """Importing this module puts fastfake's classes in the place of torch's; see `fastfake.install`."""
 
-from .installation import install
+from fastfake import install
 
 install()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from fastfake import cache, installation
+import fastfake
 
 __all__ = ["print_report"]
 
 
 def print_report() -> None:
     """Print to standard error what the cache did."""
-    if not installation.is_installed():
+    if not fastfake.is_installed():
         print("fastfake: not installed at exit: no statistics", file=sys.stderr)
         return
+    from fastfake import cache  # which needs native code
+
     info = cache.cache_info()
     bypasses = ", ".join(
         f"{count:,} {reason}" for reason, count in sorted(info.bypasses.items(), key=lambda item: -item[1])

@@ -95,7 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Torch takes seconds to import, which nobody should wait for to read the help.
+    import fastfake
     from fastfake.demo.errors import DemoError
+
+    if not hasattr(fastfake, "_C"):
+        raise DemoError("fastfake has no native code for the torch that is installed, so there is nothing to compare")
 
     try:
         from rich.console import Console

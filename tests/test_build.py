@@ -1,0 +1,48 @@
+"""The package is compiled for the torch that is installed; where there is none, the build asks for one."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from fastfake import _C
+
+ROOT = Path(__file__).parent.parent
+
+pytest.importorskip("scikit_build_core", reason="only environments that build the package have what builds it")
+
+
+@pytest.fixture
+def build_backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("build_backend")
+
+
+def torch_among(requirements: list[str]) -> list[str]:
+    return [requirement for requirement in requirements if re.match(r"torch\b", requirement)]
+
+
+def test_the_torch_that_is_installed_is_found(build_backend: ModuleType) -> None:
+    assert build_backend.torch_directory() == Path(torch.__file__).parent
+    assert torch_among(build_backend.get_requires_for_build_wheel()) == []
+
+
+def test_where_no_torch_is_installed_a_supported_one_is_asked_for(
+    build_backend: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_backend, "torch_directory", lambda: None)
+    assert torch_among(build_backend.get_requires_for_build_wheel()) == ["torch>=2.13,<=2.15.999"]
+    assert torch_among(build_backend.get_requires_for_build_editable()) == ["torch>=2.13,<=2.15.999"]
+    given = {"cmake.define.FASTFAKE_TORCH": "/somewhere/torch"}
+    assert torch_among(build_backend.get_requires_for_build_wheel(given)) == []
+
+
+def test_the_module_is_the_one_for_the_torch_that_runs() -> None:
+    major, minor, _ = torch.__version__.split(".", 2)
+    assert Path(_C.__file__).parent.name == f"torch_{major}_{minor}"
+    assert _C.built_for_torch == torch.__version__.partition("+")[0]

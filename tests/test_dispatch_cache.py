@@ -160,8 +160,11 @@ def test_long_lists_keep_apart_which_tensors_repeat(mode: FakeTensorMode) -> Non
     assert len({t.untyped_storage()._cdata for t in again}) == 40
 
 
+KEYS_OF_MKLDNN = torch._C._dispatch_keys(torch.ones(2).to_mkldnn())
+
+
 def in_layout_of_mkldnn(fake: Any) -> torch.Tensor:
-    fake.dispatch_keys = torch._C._dispatch_keys(torch.ones(2).to_mkldnn())
+    fake.dispatch_keys = KEYS_OF_MKLDNN
     return fake
 
 

@@ -53,7 +53,7 @@ DIFFERENCES_SHOWN = 12
 OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
 
 # So many of each operator that has more than a hundred, whose samples are half of all; the exhaustive run takes all.
-FEWER_SAMPLES = 32
+FEWER_SAMPLES = 16
 
 Recorded = list[tuple[Case, CallRecord]]
 

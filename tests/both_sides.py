@@ -1,7 +1,7 @@
 """Running one program on torch's FakeTensor and on ours, and comparing what can be seen of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,18 @@ def assert_same(program: Callable[[Any], Any]) -> Any:
     ours = on_ours(program)
     assert ours == theirs, f"\nours:    {ours}\ntorch's: {theirs}"
     return theirs
+
+
+def assert_all_same(programs: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Check that both sides agree on each of several programs, for the price of one installation."""
+    with _uninstalled():
+        theirs = {name: outcome(program) for name, program in programs.items()}
+    with fastfake.install_temporarily():
+        ours = {name: outcome(program) for name, program in programs.items()}
+    different = [
+        f"{name}\nours:    {ours[name]}\ntorch's: {theirs[name]}" for name in programs if ours[name] != theirs[name]
+    ]
+    assert programs and not different, "\n" + "\n".join(different)
 
 
 def describe(value: Any) -> Any:

@@ -1,6 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
-from both_sides import assert_same, fake_ones, new_mode, outcome, pending
+from both_sides import assert_all_same, assert_same, fake_ones, new_mode, outcome, pending
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings
 
 import fastfake
@@ -75,21 +77,19 @@ def run_program(name, mode):
         return PROGRAMS[name](*arguments)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_with_unbacked_symbols_results_and_pending_symbols_are_torchs(name):
-    def run(fakes):
+def test_with_unbacked_symbols_results_and_pending_symbols_are_torchs():
+    def run(name, fakes):
         mode = new_mode(fakes)
         result = run_program(name, mode)
         waiting = pending(mode)
         bindings = compute_unbacked_bindings(mode.shape_env, result)
         return result, waiting, {str(symbol): str(path) for symbol, path in (bindings or {}).items()}, pending(mode)
 
-    assert_same(run)
+    assert_all_same({name: partial(run, name) for name in PROGRAMS})
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_where_symbols_are_not_allowed_the_error_is_torchs(name):
-    def run(fakes):
+def test_where_symbols_are_not_allowed_the_error_is_torchs():
+    def run(name, fakes):
         modes = {
             "no ShapeEnv": fakes.FakeTensorMode(),
             "no scalars": new_mode(fakes, allow_scalar_outputs=False),
@@ -97,7 +97,7 @@ def test_where_symbols_are_not_allowed_the_error_is_torchs(name):
         }
         return {kind: outcome(lambda fakes, mode=mode: run_program(name, mode)) for kind, mode in modes.items()}
 
-    assert_same(run)
+    assert_all_same({name: partial(run, name) for name in PROGRAMS})
 
 
 def test_the_mode_may_allow_scalars_itself():

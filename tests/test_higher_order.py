@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.testing._internal.hop_db as hop_db_module
-from both_sides import assert_same, new_mode, pending
+from both_sides import assert_all_same, assert_same, new_mode, pending
 from torch._higher_order_ops.utils import registered_hop_fake_fns
 from torch._ops import HigherOrderOperator
 from torch.utils import _pytree as pytree
@@ -21,9 +23,8 @@ def described_name(info):
     return f"{info.name}-{info.variant_test_name}"
 
 
-@pytest.mark.parametrize("info", SAMPLED, ids=described_name)
-def test_samples_have_the_results_or_the_error_that_torch_has(info):
-    def run(fakes):
+def test_samples_have_the_results_or_the_error_that_torch_has():
+    def run(info, fakes):
         torch.manual_seed(0)
         results = []
         for sample in info.sample_inputs("cpu", torch.float32):
@@ -34,12 +35,11 @@ def test_samples_have_the_results_or_the_error_that_torch_has(info):
                 results.append(info.op(x, *args, **kwargs))
         return results
 
-    assert_same(run)
+    assert_all_same({described_name(info): partial(run, info) for info in SAMPLED})
 
 
-@pytest.mark.parametrize("info", SAMPLED, ids=described_name)
-def test_samples_with_symbolic_sizes_have_the_results_or_the_error_that_torch_has(info):
-    def run(fakes):
+def test_samples_with_symbolic_sizes_have_the_results_or_the_error_that_torch_has():
+    def run(info, fakes):
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         torch.manual_seed(0)
@@ -52,7 +52,7 @@ def test_samples_with_symbolic_sizes_have_the_results_or_the_error_that_torch_ha
                 results.append(info.op(x, *args, **kwargs))
         return results
 
-    assert_same(run)
+    assert_all_same({described_name(info): partial(run, info) for info in SAMPLED})
 
 
 def small_program(name):

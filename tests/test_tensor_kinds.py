@@ -168,11 +168,10 @@ def device_guards() -> None:
         torch.empty(1, device="cuda")
 
 
-@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in {**DENSE, **WRAPPERS}.items()])
-def test_tensors_with_a_storage_convert_and_compute(make: Make) -> None:
-    tensor = make()
+def test_tensors_with_a_storage_convert_and_compute() -> None:
+    tensors = {name: make() for name, make in {**DENSE, **WRAPPERS}.items()}
 
-    def program(mode: Any) -> object:
+    def seen_of(mode: Any, tensor: torch.Tensor) -> list[object]:
         fake = mode.from_tensor(tensor)
         again = mode.from_tensor(tensor)
         with mode:
@@ -180,7 +179,7 @@ def test_tensors_with_a_storage_convert_and_compute(make: Make) -> None:
         outside = attempt(lambda: inner_tensors(fake.cos()))
         return [inner_tensors(fake), again is fake, results, outside]
 
-    same_as_torch(program)()
+    same_as_torch(lambda mode: [[name, *seen_of(mode, tensor)] for name, tensor in tensors.items()])()
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in SPARSE.items()])
@@ -205,28 +204,26 @@ def test_sparse_tensors_convert_and_compute(make: Make) -> None:
     same_as_torch(program)()
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu,
-        torch.float4_e2m1fn_x2, torch.bits8, torch.bits16, torch.bits1x8, torch.bits2x4, torch.bits4x2, torch.uint8,
-        torch.uint16, torch.uint32, torch.uint64, torch.int4, torch.uint1, torch.complex32, torch.complex128,
-        torch.bfloat16, torch.float16, torch.bool,
-    ],
-    ids=str,
+DTYPES = (
+    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu,
+    torch.float4_e2m1fn_x2, torch.bits8, torch.bits16, torch.bits1x8, torch.bits2x4, torch.bits4x2, torch.uint8,
+    torch.uint16, torch.uint32, torch.uint64, torch.int4, torch.uint1, torch.complex32, torch.complex128,
+    torch.bfloat16, torch.float16, torch.bool,
 )  # fmt: skip
-def test_tensors_of_every_dtype_convert_and_compute(dtype: torch.dtype) -> None:
-    tensor = torch.empty(3, 4, dtype=dtype)
 
-    def program(mode: Any) -> object:
+
+def test_tensors_of_every_dtype_convert_and_compute() -> None:
+    tensors = [torch.empty(3, 4, dtype=dtype) for dtype in DTYPES]
+
+    def seen_of(mode: Any, tensor: torch.Tensor) -> list[object]:
         fake = mode.from_tensor(tensor)
         with mode:
-            made = torch.empty(2, dtype=dtype)
+            made = torch.empty(2, dtype=tensor.dtype)
             views = [attempt(lambda: fake.view(torch.uint8)), attempt(lambda: fake.view(torch.int16))]
-            conversions = [attempt(lambda: made.to(torch.float32)), attempt(lambda: torch.ones(2).to(dtype))]
+            conversions = [attempt(lambda: made.to(torch.float32)), attempt(lambda: torch.ones(2).to(tensor.dtype))]
             return [fake, made, views, conversions, computed_with(fake)]
 
-    same_as_torch(program)()
+    same_as_torch(lambda mode: [seen_of(mode, tensor) for tensor in tensors])()
 
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)

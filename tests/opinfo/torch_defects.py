@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fastfake.torch_version import AT_LEAST_2_14, AT_LEAST_2_15
+from fastfake.torch_version import AT_LEAST_2_14
 
 FromTensor = Callable[[torch.Tensor], torch.Tensor]
 
@@ -81,9 +81,9 @@ _CHANGED: tuple[SymbolicChange, ...] = (
     ),
 )
 
-# torch 2.15 answers atan2 alike, and its OpInfos of the other two have other samples.
+# torch answers atan2 alike since 2.14, whose OpInfos of the other two have other samples.
 CHANGED_BY_TORCHS_SYMBOLIC_CACHE: tuple[SymbolicChange, ...] = tuple(
-    change for change in _CHANGED if not (AT_LEAST_2_15 and change.op_name in ("atan2", "cdist", "cholesky"))
+    change for change in _CHANGED if not (AT_LEAST_2_14 and change.op_name in ("atan2", "cdist", "cholesky"))
 )
 
 # Operator and form of call that torch's FakeTensor answers otherwise from its cache than the first time.

@@ -448,6 +448,27 @@ def test_loading_under_the_mode_gives_fake_tensors(weights_only: bool, map_locat
     program()
 
 
+@pytest.mark.skipif(not AT_LEAST_2_14, reason="torch's fake tensors did not know of MKLDNN's layout before 2.14")
+def test_tensors_in_the_layout_of_mkldnn_convert_and_compute() -> None:
+    tensor = torch.ones(2, 3).to_mkldnn()
+
+    def program(fakes: Any) -> object:
+        mode = fakes.FakeTensorMode()
+        fake = mode.from_tensor(tensor)
+        with mode:
+            made = torch.empty(4, 5).to_mkldnn()
+            calls = (
+                fake.to_dense, fake.detach, fake.clone, lambda: fake.to_dense(torch.bfloat16), lambda: fake + fake,
+                lambda: fake.view(3, 2), lambda: torch.ops.aten.alias(fake).to_dense(), made.to_dense, made.relu,
+            )  # fmt: skip
+            results = [attempt(call) for call in calls for _ in range(2)]
+        kinds = [(t.is_mkldnn, str(t.layout)) for t in (fake, made, *results) if isinstance(t, torch.Tensor)]
+        return kinds, [str(each) if isinstance(each, ErrorRecord) else each for each in results], made
+
+    kinds, *_ = both_sides.assert_same(program)
+    assert kinds[:2] == [(True, "torch._mkldnn")] * 2
+
+
 @pytest.mark.skipif(not AT_LEAST_2_14, reason="torch did not look at the indices of what it loads before 2.14")
 def test_loading_weights_that_are_sparse_fails_as_in_torch() -> None:
     checkpoint = checkpoint_of(sparse=torch.eye(3).to_sparse())

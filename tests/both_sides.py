@@ -53,10 +53,11 @@ def assert_same(program: Callable[[Any], Any]) -> Any:
 
 def assert_all_same(programs: Mapping[str, Callable[[Any], Any]]) -> None:
     """Check that both sides agree on each of several programs, for the price of one installation."""
-    with _uninstalled():
-        theirs = {name: outcome(program) for name, program in programs.items()}
-    with fastfake.install_temporarily():
-        ours = {name: outcome(program) for name, program in programs.items()}
+
+    def run_all(fakes: Any) -> dict[str, Any]:
+        return {name: outcome(program) for name, program in programs.items()}
+
+    theirs, ours = on_torch(run_all), on_ours(run_all)
     different = [
         f"{name}\nours:    {ours[name]}\ntorch's: {theirs[name]}" for name in programs if ours[name] != theirs[name]
     ]

@@ -3,7 +3,7 @@
 `FakeTensorMode` and its companions have the names, arguments, results and errors of
 ``torch._subclasses.fake_tensor``. The first use of a mode installs them in the place of torch's; `install`,
 `uninstall` and `install_temporarily` do so at a time of the user's choosing. Under a torch that the package has no
-native code for, a warning says so, and all names are torch's own.
+native code for, a line in the log says so, and all names are torch's own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,94 @@ from . import compatibility as _compatibility
 from .version import __version__ as __version__
 
 if _compatibility.load_native_code() or TYPE_CHECKING:
-    from .public import *
-    from .public import __all__ as __all__
+    from . import _C
+    from . import config as _config
+    from . import registrations as _registrations
+    from . import symbols as _symbols
+    from .cache import DispatchCacheInfo, cache_limit, set_cache_limit
+    from .converter import FakeTensorConverter
+    from .copy_mode import FakeCopyMode
+    from .errors import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        FakeTensorDeviceMismatchError,
+        MetadataMismatchError,
+        UnsupportedFakeTensorException,
+        UnsupportedMutationAliasingException,
+        UnsupportedOperatorException,
+    )
+    from .fake_mode import FakeTensorMode
+    from .fake_tensor import FakeTensor, FakeTensorConfig
+    from .installation import install, install_temporarily, is_disabled, is_installed, uninstall
+    from .kernel_invocation import in_kernel_invocation_manager
+    from .memo import SymNumberMemoDescriptor
+    from .metadata import TensorMetadata, extract_tensor_metadata
+    from .miss import crosscheck as _crosscheck
+    from .queries import (
+        disable_fake_tensor_cache,
+        get_plain_tensors,
+        is_fake,
+        maybe_get_fake_mode,
+        unset_fake_temporarily,
+    )
+
+    _C.watch_settings(_config.RESULTS_DEPEND_ON)
+    _C.watch_tables(_registrations.TABLES, _registrations.RULES)
+    _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
+    _symbols.register()
+
+    _leaves_to_torch = is_disabled()
 else:
-    from .without_native_code import *
-    from .without_native_code import __all__ as __all__
+    from .without_native_code import (
+        cache_limit,
+        install,
+        install_temporarily,
+        is_installed,
+        set_cache_limit,
+        uninstall,
+    )
+
+    _leaves_to_torch = True
+
+__all__ = [
+    "DataDependentOutputException",
+    "DispatchCacheInfo",
+    "DynamicOutputShapeException",
+    "FakeCopyMode",
+    "FakeTensor",
+    "FakeTensorConfig",
+    "FakeTensorConverter",
+    "FakeTensorDeviceMismatchError",
+    "FakeTensorMode",
+    "MetadataMismatchError",
+    "SymNumberMemoDescriptor",
+    "TensorMetadata",
+    "UnsupportedFakeTensorException",
+    "UnsupportedMutationAliasingException",
+    "UnsupportedOperatorException",
+    "cache_limit",
+    "disable_fake_tensor_cache",
+    "extract_tensor_metadata",
+    "get_plain_tensors",
+    "in_kernel_invocation_manager",
+    "install",
+    "install_temporarily",
+    "is_fake",
+    "is_installed",
+    "maybe_get_fake_mode",
+    "set_cache_limit",
+    "uninstall",
+    "unset_fake_temporarily",
+]
 
 
 def __dir__() -> list[str]:
     """List what is for users; modules of the package are attributes too, once they are imported."""
     return [*__all__, *(name for name in globals() if name.startswith("__"))]
+
+
+if _leaves_to_torch:
+    # A program that names fastfake's classes runs on torch's own then, so that the two can be compared.
+    import torch._subclasses.fake_tensor as _torch_fake_tensor
+
+    globals().update({name: getattr(_torch_fake_tensor, name) for name in __all__ if hasattr(_torch_fake_tensor, name)})

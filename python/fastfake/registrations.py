@@ -20,8 +20,12 @@ from . import _C
 __all__ = ["RULES", "TABLES", "watch_kernels"]
 
 # The decompositions, Python's meta functions, and torch's own rules for fake tensors.
-TABLES = (torch._decomp.decomposition_table, torch._decomp.meta_table, fake_impls.op_implementations_dict)
-RULES = fake_impls.op_implementations_checks
+TABLES: tuple[dict[Any, Any], ...] = (
+    torch._decomp.decomposition_table,
+    torch._decomp.meta_table,
+    fake_impls.op_implementations_dict,
+)
+RULES: list[Any] = fake_impls.op_implementations_checks
 
 # What torch.library.Library calls, also when it goes.
 _OF_A_LIBRARY = ("impl", "impl_t_t", "impl_with_aoti_compile", "fallback", "fallback_fallthrough", "reset")

@@ -1,6 +1,7 @@
-"""What the package offers where it has no native code for the torch that runs: torch's own, and nothing to install.
+"""The functions that torch has no counterpart of, for where there is no native code for the torch that runs.
 
-A program that names fastfake's classes, or imports `fastfake.shim`, runs as if it had named torch's.
+All other names of the package are torch's own then, so that a program that names fastfake's classes, or imports
+`fastfake.shim`, runs as if it had named torch's.
 """
 
 from __future__ import annotations
@@ -9,61 +10,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DispatchCacheInfo,
-    DynamicOutputShapeException,
-    FakeCopyMode,
-    FakeTensor,
-    FakeTensorConfig,
-    FakeTensorConverter,
-    FakeTensorDeviceMismatchError,
-    FakeTensorMode,
-    MetadataMismatchError,
-    SymNumberMemoDescriptor,
-    TensorMetadata,
-    UnsupportedFakeTensorException,
-    UnsupportedMutationAliasingException,
-    UnsupportedOperatorException,
-    disable_fake_tensor_cache,
-    extract_tensor_metadata,
-    get_plain_tensors,
-    in_kernel_invocation_manager,
-    is_fake,
-    maybe_get_fake_mode,
-    unset_fake_temporarily,
-)
-
-__all__ = [
-    "DataDependentOutputException",
-    "DispatchCacheInfo",
-    "DynamicOutputShapeException",
-    "FakeCopyMode",
-    "FakeTensor",
-    "FakeTensorConfig",
-    "FakeTensorConverter",
-    "FakeTensorDeviceMismatchError",
-    "FakeTensorMode",
-    "MetadataMismatchError",
-    "SymNumberMemoDescriptor",
-    "TensorMetadata",
-    "UnsupportedFakeTensorException",
-    "UnsupportedMutationAliasingException",
-    "UnsupportedOperatorException",
-    "cache_limit",
-    "disable_fake_tensor_cache",
-    "extract_tensor_metadata",
-    "get_plain_tensors",
-    "in_kernel_invocation_manager",
-    "install",
-    "install_temporarily",
-    "is_fake",
-    "is_installed",
-    "maybe_get_fake_mode",
-    "set_cache_limit",
-    "uninstall",
-    "unset_fake_temporarily",
-]
+__all__ = ["cache_limit", "install", "install_temporarily", "is_installed", "set_cache_limit", "uninstall"]
 
 
 def install() -> None:

@@ -32,26 +32,26 @@ struct State {
   }
 };
 
-struct Entry {
+struct Invocation {
   const KernelInvocation* context;
   State before;
 };
 
-// This thread's entries that were not left yet, and the modes that it forces.
-thread_local std::vector<Entry> entries;
+// This thread's invocations that were not left yet, and the modes that it forces.
+thread_local std::vector<Invocation> invocations;
 thread_local std::vector<c10::intrusive_ptr<ModeIdentity>> forced;
 
 bool leave_latest_of(const KernelInvocation* context) {
   const auto latest =
-      std::find_if(entries.rbegin(), entries.rend(), [&](const Entry& e) { return e.context == context; });
-  if (latest == entries.rend()) return false;
-  if (latest == entries.rbegin()) {
+      std::find_if(invocations.rbegin(), invocations.rend(), [&](const Invocation& i) { return i.context == context; });
+  if (latest == invocations.rend()) return false;
+  if (latest == invocations.rbegin()) {
     latest->before.restore();
   } else {
-    // Later entries are still there: the next one goes back to where this one would have.
+    // Later invocations are still there: the next one goes back to where this one would have.
     std::prev(latest)->before = latest->before;
   }
-  entries.erase(std::next(latest).base());
+  invocations.erase(std::next(latest).base());
   return true;
 }
 
@@ -76,7 +76,7 @@ void force_kernel_invocation(ModeState& mode, bool inside) {
 
 void KernelInvocation::enter() {
   const State before;
-  entries.push_back({this, before});
+  invocations.push_back({this, before});
   auto keys = before.keys;
   keys.excluded_ = keys.excluded_ | python_dispatch_keys;
   keys.included_ = keys.included_.add(c10::DispatchKey::Meta);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr auto expected_name = "__torch_function__";
 
-PyObject* get_attribute(PyObject* self, char* name) {
+PyObject* getattr(PyObject* self, char* name) {
   static PyObject* const expected = PyUnicode_InternFromString(expected_name);
   const getattrofunc get = Py_TYPE(self)->tp_getattro;
   if (C10_LIKELY(expected != nullptr && std::strcmp(name, expected_name) == 0)) return get(self, expected);
@@ -23,6 +23,6 @@ PyObject* get_attribute(PyObject* self, char* name) {
 
 }  // namespace
 
-void look_up_c_strings_fast(PyTypeObject* type) { type->tp_getattr = get_attribute; }
+void look_up_c_strings_fast(PyTypeObject* type) { type->tp_getattr = getattr; }
 
 }  // namespace fastfake

@@ -13,7 +13,7 @@ namespace fastfake {
 
 namespace {
 
-constexpr auto attribute = "__instancecheck__";
+constexpr auto instance_check = "__instancecheck__";
 
 // The descriptor, and the answer where torch.Tensor asks for the method: it is then called itself, which
 // CPython does with fewer steps for a vectorcall than for a function with a signature.
@@ -58,8 +58,8 @@ PyObject* make_descriptor() {
   };
   const auto attributes =
       PyRef::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyType_Type), "__dict__"));
-  auto of_type = PyRef::steal(PyMapping_GetItemString(attributes.get(), attribute));
-  auto of_tensor = PyRef::steal(PyObject_GetAttrString(THPVariableClass, attribute));
+  auto of_type = PyRef::steal(PyMapping_GetItemString(attributes.get(), instance_check));
+  auto of_tensor = PyRef::steal(PyObject_GetAttrString(THPVariableClass, instance_check));
   const auto type = PyRef::steal(PyType_FromSpec(&spec));
   PyObject* made =
       PyRef::steal(PyType_GenericAlloc(reinterpret_cast<PyTypeObject*>(type.get()), 0)).release();
@@ -75,15 +75,15 @@ PyObject* make_descriptor() {
 void InstanceCheck::install() {
   if (descriptor_ == nullptr) descriptor_ = make_descriptor();
   PyTypeObject* metaclass = Py_TYPE(THPVariableClass);
-  if (PyDict_GetItemString(metaclass->tp_dict, attribute) != nullptr) return;
-  if (PyDict_SetItemString(metaclass->tp_dict, attribute, descriptor_) != 0) throw python_error();
+  if (PyDict_GetItemString(metaclass->tp_dict, instance_check) != nullptr) return;
+  if (PyDict_SetItemString(metaclass->tp_dict, instance_check, descriptor_) != 0) throw python_error();
   PyType_Modified(metaclass);
 }
 
 void InstanceCheck::remove() {
   PyTypeObject* metaclass = Py_TYPE(THPVariableClass);
-  if (descriptor_ == nullptr || PyDict_GetItemString(metaclass->tp_dict, attribute) != descriptor_) return;
-  if (PyDict_DelItemString(metaclass->tp_dict, attribute) != 0) throw python_error();
+  if (descriptor_ == nullptr || PyDict_GetItemString(metaclass->tp_dict, instance_check) != descriptor_) return;
+  if (PyDict_DelItemString(metaclass->tp_dict, instance_check) != 0) throw python_error();
   PyType_Modified(metaclass);
 }
 

@@ -9,6 +9,8 @@ namespace fastfake {
 
 namespace {
 
+namespace arithmetic {
+
 // SymNode's methods that compute a number from one or two others by their expressions and hints alone. Not
 // among them are those that look at ranges (mod) or divisibility (floor, ceil). The last takes a Python
 // integer.
@@ -82,8 +84,10 @@ std::array<NodeMethod, count>& methods() {
   return *all;
 }
 
+}  // namespace arithmetic
+
 }  // namespace
 
-std::span<NodeMethod> arithmetic_methods() { return methods(); }
+std::span<NodeMethod> arithmetic_methods() { return arithmetic::methods(); }
 
 }  // namespace fastfake

@@ -9,6 +9,8 @@ namespace fastfake {
 
 namespace {
 
+namespace decisions {
+
 // SymNode's methods that tell whether a condition holds, and may add a guard or an assertion for it. Each
 // takes the file and line of the question.
 constexpr std::array names = {"guard_bool",           "guard_or_false",        "guard_or_true",
@@ -59,8 +61,10 @@ std::array<NodeMethod, count>& methods() {
   return *all;
 }
 
+}  // namespace decisions
+
 }  // namespace
 
-std::span<NodeMethod> decision_methods() { return methods(); }
+std::span<NodeMethod> decision_methods() { return decisions::methods(); }
 
 }  // namespace fastfake

@@ -8,6 +8,8 @@ namespace fastfake {
 
 namespace {
 
+namespace queries {
+
 enum Query : uint8_t { IsInt, IsFloat, IsBool, HasHint, Clone, MaybeAsInt, Expr, count };
 
 std::array<NodeMethod, count>& methods();
@@ -85,8 +87,10 @@ std::array<NodeMethod, count>& methods() {
   return *all;
 }
 
+}  // namespace queries
+
 }  // namespace
 
-std::span<NodeMethod> query_methods() { return methods(); }
+std::span<NodeMethod> query_methods() { return queries::methods(); }
 
 }  // namespace fastfake

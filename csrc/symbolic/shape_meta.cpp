@@ -21,12 +21,12 @@ struct MemoMembers {
 };
 
 template <auto available, auto numel, auto... answers>
-struct PrivateMembers {
+struct PrivateMemoMembers {
   friend std::atomic<int> SymbolicShapeMeta::* available_member(MemoMembers /*tag*/) { return available; }
   friend c10::SymInt SymbolicShapeMeta::* numel_member(MemoMembers /*tag*/) { return numel; }
   friend Answers answer_members(MemoMembers /*tag*/) { return {answers...}; }
 };
-template struct PrivateMembers<
+template struct PrivateMemoMembers<
     &SymbolicShapeMeta::available_, &SymbolicShapeMeta::numel_, &SymbolicShapeMeta::is_contiguous_,
     &SymbolicShapeMeta::is_channels_last_contiguous_, &SymbolicShapeMeta::is_channels_last_3d_contiguous_,
     &SymbolicShapeMeta::is_channels_last_, &SymbolicShapeMeta::is_channels_last_3d_,
@@ -36,9 +36,9 @@ template struct PrivateMembers<
 constexpr int numel_bit = 1;
 constexpr int bit_of(size_t answer) { return 2 << answer; }
 
-struct ProtectedParts : c10::TensorImpl {
+struct ProtectedShape : c10::TensorImpl {
   static SymbolicShapeMeta* symbolic_shape_of(const c10::TensorImpl& impl) {
-    const auto& extra = impl.*(&ProtectedParts::extra_meta_);
+    const auto& extra = impl.*(&ProtectedShape::extra_meta_);
     return extra == nullptr ? nullptr : extra->symbolic_shape_meta_.get();
   }
 };
@@ -46,10 +46,10 @@ struct ProtectedParts : c10::TensorImpl {
 }  // namespace
 
 SymbolicShapeMeta* symbolic_shape_of(c10::TensorImpl& impl) noexcept {
-  return ProtectedParts::symbolic_shape_of(impl);
+  return ProtectedShape::symbolic_shape_of(impl);
 }
 const SymbolicShapeMeta* symbolic_shape_of(const c10::TensorImpl& impl) noexcept {
-  return ProtectedParts::symbolic_shape_of(impl);
+  return ProtectedShape::symbolic_shape_of(impl);
 }
 
 bool ShapeMemo::has_numel() const { return meta_.has_numel(); }

@@ -2,8 +2,8 @@
 # whenever a file that goes into the package has changed since the last time. TORCH=2.15 in the environment names the
 # minor release of torch to have there; otherwise one that is there stays, and the first one is 2.13.
 #
-# The build is not isolated: an isolated one would unpack torch a second time for every change, and could neither
-# compile only what changed nor hit ccache, because its copy of torch lies at a new path each time.
+# The build is not isolated: cmake and ninja are installed once instead of for every change, and serve scripts/mutate
+# and scripts/sanitize too.
 
 set -euo pipefail
 
@@ -21,6 +21,9 @@ _torch_version() {
   "$_python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true
 }
 
+# Where torch publishes builds without CUDA, a tenth of the size of those on the public index.
+_cpu_builds=https://download.pytorch.org/whl/cpu
+
 # Installs torch in .venv, unless that has the minor release that is wanted, or any where none is named.
 _provide_torch() {
   local present wanted="${TORCH:-}"
@@ -31,7 +34,12 @@ _provide_torch() {
   wanted="${wanted:-2.13}"
   if [[ "$wanted" != *.*.* ]]; then wanted="$wanted.*"; fi
   echo "Installing torch $wanted in .venv" >&2
-  "$_python" -m pip install --quiet "torch==$wanted"
+  local index=()
+  # Asked first: pip would try a place that it cannot reach again and again.
+  if "$_python" -c "from urllib.request import urlopen; urlopen('$_cpu_builds/torch/', timeout=5)" 2>/dev/null; then
+    index=(--extra-index-url "$_cpu_builds")
+  fi
+  "$_python" -m pip install --quiet "${index[@]}" "torch==$wanted"
 }
 
 # What [build-system] of pyproject.toml requires, a line each.
@@ -67,7 +75,7 @@ _set_up() {
     return
   fi
   rm -f "$stamp"
-  echo "Installing fastfake in .venv (the first time takes minutes: it compiles)" >&2
+  echo "Installing fastfake in .venv (which takes a minute: it compiles)" >&2
   _build_requirements > .venv/build-requirements.txt
   "$_python" -m pip install --quiet --requirement .venv/build-requirements.txt
   "$_python" -m pip install --quiet --no-build-isolation --config-settings=build-dir=build/venv '.[test]'

@@ -46,3 +46,13 @@ def test_the_module_is_the_one_for_the_torch_that_runs() -> None:
     major, minor, _ = torch.__version__.split(".", 2)
     assert Path(_C.__file__).parent.name == f"torch_{major}_{minor}"
     assert _C.built_for_torch == torch.__version__.partition("+")[0]
+
+
+def test_the_wheels_that_are_published_hold_a_module_for_every_supported_torch() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="CPython 3.10 cannot read pyproject.toml")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    supported = re.search(r"FASTFAKE_TORCH_MINORS ([\d. ]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    assert supported is not None
+    compiled_for = settings["config-settings"]["cmake.define.FASTFAKE_TORCH"]
+    assert [place.rpartition("/")[2] for place in compiled_for.split(";")] == supported[1].split()
+    assert settings["before-all"].endswith(f"scripts/torch_headers.py build/torch {supported[1]}")

@@ -1,0 +1,83 @@
+"""Tries a wheel in fresh environments, one for each torch that it holds a module for: smoke.py WHEEL.
+
+In each: the module that is loaded is the one for that torch, calls are answered by the cache as torch's class answers
+them, and the demo, which compares all metadata with those of torch's class, runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+PROGRAM = """
+import sys
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode as TorchsMode
+
+def metadata(mode):
+    with mode:
+        x = torch.empty(8, 3, device="cuda", dtype=torch.float16)
+        for _ in range(3):
+            y = (x + 1).t()[1:]
+    return y.shape, y.stride(), y.storage_offset(), y.dtype, y.device
+
+expected = metadata(TorchsMode())
+import fastfake
+mode = fastfake.FakeTensorMode()
+assert metadata(mode) == expected, expected
+info = mode.cache_info()
+assert info.hits >= 6 and info.misses, info
+assert fastfake._C.built_for_torch.rpartition(".")[0] == sys.argv[1], fastfake._C.built_for_torch
+print(f"CPython {sys.version.split()[0]}, torch {torch.__version__}: {info.hits} of {info.hits + info.misses} "
+      f"calls from the cache, by {fastfake._C.__file__.partition('site-packages/')[2]}")
+"""
+
+
+def torches(wheel: Path) -> list[str]:
+    """The minor releases of torch that a wheel holds a module for."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = (re.match(r"fastfake/native/torch_(\d+)_(\d+)/", name) for name in archive.namelist())
+    return sorted({f"{match[1]}.{match[2]}" for match in found if match})
+
+
+def try_with(torch: str, wheel: Path, python: str) -> None:
+    """Install a wheel and torch `torch` in a fresh environment and use them."""
+    started = time.monotonic()
+    # Away from the tree, so that what is imported is what the wheel installed.
+    with tempfile.TemporaryDirectory() as directory:
+        executable = str(Path(directory, "venv", "bin", "python"))
+        run("uv", "venv", f"--python={python}", "venv", cwd=directory)
+        run("uv", "pip", "install", f"--python={executable}", f"torch=={torch}.*", f"{wheel}[demo]", cwd=directory)
+        for command in (["-c", PROGRAM, torch], ["-m", "fastfake", "demo", "--layers", "1"]):
+            said = run(executable, "-W", "ignore", *command, cwd=directory)
+            # Of the demo, that both sides have the same metadata; the rest is a table.
+            print(said[said.find("Same metadata") if "demo" in command else 0 :].strip(), flush=True)
+    print(f"Tried in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def run(*command: str, cwd: str) -> str:
+    """What a command prints.
+
+    Raises:
+        SystemExit: it failed; the text is what it printed.
+    """
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path, metavar="WHEEL")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter; without it the one that runs this")
+    parser.add_argument("--torch", action="append", help="a minor release; may be repeated; without it all")
+    arguments = parser.parse_args()
+    for minor in arguments.torch or torches(arguments.wheel):
+        try_with(minor, arguments.wheel.resolve(), arguments.python)

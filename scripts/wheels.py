@@ -61,9 +61,11 @@ def main() -> int:
 
 def interpreter(wanted: str) -> str | None:
     """The path of the interpreter `wanted`, a version such as 3.12 or a path, or None where there is none."""
-    candidates = [wanted] if "/" in wanted else [f"python{wanted}"]
-    pyenv = Path.home() / ".pyenv" / "versions"
-    candidates += sorted(str(path) for path in pyenv.glob(f"{wanted}.*/bin/python"))
+    if "/" in wanted:
+        candidates = [wanted]
+    else:
+        pyenv = Path.home() / ".pyenv" / "versions"
+        candidates = [f"python{wanted}", *sorted(map(str, pyenv.glob(f"{wanted}.*/bin/python")))]
     for candidate in candidates:
         found = shutil.which(candidate)
         # A name on the path may be pyenv's stand-in for a version that is not selected, which fails.
@@ -83,22 +85,29 @@ def build(python: str, settings: dict[str, Any], directory: Path) -> Path:
     subprocess.run([sys.executable, ROOT / "scripts" / "torch_headers.py", HEADERS, *minors], check=True)
 
     with tempfile.TemporaryDirectory() as temporary:
-        command = ["uv", "build", "--quiet", "--wheel", f"--python={python}", f"--out-dir={temporary}"]
+        command = ["uv", "build", "--wheel", f"--python={python}", f"--out-dir={temporary}"]
         for name, value in config.items():
             command += ["--config-setting", f"{name}={value.replace('{project}', str(ROOT))}"]
         run(*command, str(ROOT))
         (built,) = Path(temporary).glob("*.whl")
         repaired = Path(temporary) / "repaired"
         repair = settings["linux"]["repair-wheel-command"]
-        subprocess.run(repair.format(dest_dir=repaired, wheel=built), shell=True, check=True, stderr=subprocess.DEVNULL)
+        run("sh", "-c", repair.format(dest_dir=repaired, wheel=built))
         (wheel,) = repaired.glob("*.whl")
         directory.mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(wheel, directory / wheel.name))
 
 
 def run(*command: str) -> str:
-    """What a command prints; its errors go to the terminal."""
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    """What a command prints.
+
+    Raises:
+        SystemExit: it failed; the text is what it printed.
+    """
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

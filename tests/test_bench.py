@@ -31,7 +31,7 @@ def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     # In a process of its own, because the suites install fastfake. It finds what this process finds.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 def run_suite(folder: Path, suite: str, *arguments: str) -> tuple[str, dict[str, Any]]:

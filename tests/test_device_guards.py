@@ -162,7 +162,7 @@ def torchs_answers() -> dict[tuple[str, ...], str]:
 
 @pytest.mark.parametrize(
     "prelude",
-    [IMPORT, INSTALL, pytest.param(COMPILE, marks=pytest.mark.exhaustive)],
+    [IMPORT, INSTALL, pytest.param(COMPILE, marks=[pytest.mark.exhaustive, torch_makes_up_devices])],
     ids=["imported", "installed", "compiled with"],
 )
 def test_programs_without_fake_tensors_on_absent_devices_get_torchs_answers(

@@ -79,6 +79,10 @@ def test_graphs_that_torchs_cache_changes_are_those_of_torch_without_it(name: st
 
 
 @pytest.mark.exhaustive
+@pytest.mark.skipif(
+    "max_pooling_before_average_pooling" not in programs.CHANGED_BY_CACHE,
+    reason="the graphs of this torch do not depend on its cache here",
+)
 def test_what_torchs_cache_changes_about_pooling_is_two_numbers_in_names() -> None:
     cached, actual = (slow_text(side, "max_pooling_before_average_pooling") for side in ("torch", "fastfake"))
     for in_torch, here in (("sym_size_int_7", "sym_size_int_5"), ("sym_size_int_8", "sym_size_int_6")):

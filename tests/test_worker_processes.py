@@ -78,6 +78,8 @@ def test_inductors_worker_processes_answer_a_program_with_fastfake(tmp_path: Pat
 def compile_elsewhere(cache: Path, mode: str, with_fastfake: bool) -> tuple[torch.Tensor, int, str]:
     """Have Inductor pickle the graph with its fake tensors; the result, how many graphs it did so, and messages."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+    # The other process sets every option of Inductor's, deprecated ones too.
+    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"
     if with_fastfake:
         import fastfake
 

@@ -124,10 +124,12 @@ PYBIND11_MODULE(_C, module) {
   module.def("set_cache_limit", wrap_pybind_function([](size_t bytes) { process().cache.set_limit(bytes); }),
              py::arg("bytes"));
 
-  module.def("watch_tables", wrap_pybind_function([](const py::tuple& dictionaries, const py::list& rules) {
-               process().registrations.watch(dictionaries.ptr(), rules.ptr());
-             }),
-             py::arg("dictionaries"), py::arg("rules"));
+  module.def("watch_tables",
+             wrap_pybind_function(
+                 [](const py::tuple& dictionaries, const py::list& rules, const py::function& has_rule) {
+                   process().registrations.watch(dictionaries.ptr(), rules.ptr(), has_rule.ptr());
+                 }),
+             py::arg("dictionaries"), py::arg("rules"), py::arg("has_rule"));
   module.def("note_registration", wrap_pybind_function([] { process().registrations.note(); }));
   module.def("registrations", wrap_pybind_function([] { return process().registrations.number(); }));
 

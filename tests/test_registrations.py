@@ -16,7 +16,7 @@ from torch._subclasses import fake_impls
 from torch.library import _scoped_library
 
 import fastfake
-from fastfake import _C, FakeTensorMode
+from fastfake import _C, FakeTensor, FakeTensorMode
 
 aten = torch.ops.aten
 # One of few whose Meta kernel is in C++. Where it is in Python, torch goes on to call one that is gone in its place.
@@ -95,6 +95,17 @@ def rule_for_what_a_function_accepts() -> Iterator[None]:
         fake_impls.op_implementations_checks.remove(rule)
 
 
+@contextlib.contextmanager
+def rule_that_comes_before(asked: type) -> Iterator[None]:
+    def answer(_asked: object, _func: object, _types: object, args: Any, _kwargs: object) -> torch.Tensor:
+        x: torch.Tensor = args[0]
+        return x.new_empty(7)
+
+    with _scoped_library("aten", "IMPL") as library:
+        torch.library.register_torch_dispatch("aten::hash_tensor", asked, answer, lib=library)
+        yield
+
+
 WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "Meta kernel": meta_kernel,
     "Meta kernel until collected": meta_kernel_of_a_library_that_is_collected,
@@ -103,6 +114,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "assigned decomposition": assigned_decomposition,
     "rule": rule_for_the_operator,
     "rule with a condition": rule_for_what_a_function_accepts,
+    "rule that comes before the mode": lambda: rule_that_comes_before(FakeTensorMode),
 }
 
 
@@ -119,6 +131,16 @@ def test_calls_cached_before_a_registration_and_within_it_are_computed_anew(way:
                     assert OPERATOR(x).shape == (7,)
             for _ in range(2):
                 assert OPERATOR(x).shape == ()
+
+
+def test_a_rule_that_comes_before_fake_tensors_counts_where_no_mode_is_active() -> None:
+    x = FakeTensorMode().from_tensor(torch.empty(3, 4))
+    for _ in range(2):
+        for _ in range(2):
+            assert OPERATOR(x).shape == ()
+        with rule_that_comes_before(FakeTensor):
+            for _ in range(2):
+                assert OPERATOR(x).shape == (7,)
 
 
 def test_a_decomposition_that_takes_the_place_of_another_counts() -> None:
@@ -211,4 +233,4 @@ def test_calls_that_register_nothing_leave_the_number_of_registrations_alone() -
 
 def test_tables_are_watched_once() -> None:
     with pytest.raises(ValueError, match="watched already"):
-        _C.watch_tables((), [])
+        _C.watch_tables((), [], lambda name: False)

@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <memory>
+#include <string>
 
 namespace fastfake {
 
@@ -33,7 +34,7 @@ int note_change(PyDict_WatchEvent /*event*/, PyObject* /*dict*/, PyObject* /*key
 Registrations::Registrations()
     : listening_(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Listener>(*this))) {}
 
-void Registrations::watch(PyObject* dictionaries, PyObject* list) {
+void Registrations::watch(PyObject* dictionaries, PyObject* list, PyObject* has_rule) {
   const auto count = static_cast<size_t>(PyTuple_GET_SIZE(dictionaries));
   TORCH_CHECK_VALUE(count_ == 0, "tables are watched already");
   TORCH_CHECK_VALUE(count <= most_dictionaries, "at most ", most_dictionaries,
@@ -55,6 +56,14 @@ void Registrations::watch(PyObject* dictionaries, PyObject* list) {
     dictionaries_.at(count_) = Py_NewRef(dictionary);
   }
   list_ = Py_NewRef(list);
+  has_rule_ = Py_NewRef(has_rule);
+}
+
+bool Registrations::has_rule(const c10::OperatorName& op) const {
+  const std::string text = c10::toString(op);
+  const auto name =
+      PyRef::steal(PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+  return is_true(PyRef::steal(PyObject_CallOneArg(has_rule_, name.get())).get());
 }
 
 void Registrations::forget_answers() {

@@ -30,7 +30,12 @@ class Registrations {
   void note() noexcept { noted_.store(true, std::memory_order_release); }
 
   // Watches dictionaries, of which there are few, for every change, and a list for its length.
-  void watch(PyObject* dictionaries, PyObject* list);
+  // `has_rule(name)` tells whether an operator has a rule for what a class with __torch_dispatch__ does with
+  // it.
+  void watch(PyObject* dictionaries, PyObject* list, PyObject* has_rule);
+
+  // Whether torch asks such a rule before the mode or the tensors of the class. Calls Python.
+  bool has_rule(const c10::OperatorName& op) const;
 
   // Grows whenever something was registered since the last call, which empties the cache of the process.
   uint64_t number() {
@@ -58,6 +63,7 @@ class Registrations {
   size_t count_ = 0;
   std::array<PyObject*, most_dictionaries> dictionaries_{};
   PyObject* list_ = nullptr;
+  PyObject* has_rule_ = nullptr;
   uint64_t known_version_ = 0;
   uint64_t number_ = 0;
   c10::RegistrationHandleRAII listening_;

@@ -74,6 +74,7 @@ class FakeCall {
     Recipe recipe;
     const bool teaches = key_.symbols() != nullptr && taught_the_shape_env();
     const Bypass bypass = teaches                        ? "guards added"
+                          : is_left_to_a_rule()          ? "torch_dispatch rule"
                           : changed_its_arguments(taken) ? "arguments changed"
                                                          : recipe.record(key_, *mode_, results);
     ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
@@ -81,6 +82,11 @@ class FakeCall {
     if (!teaches && process().registrations.number() == registrations_) {
       cache_.insert(key_, std::move(recipe), bypass);
     }
+  }
+
+  // torch asks such a rule before it asks a mode, so that each call has to get there.
+  bool is_left_to_a_rule() const {
+    return kept("rule: torch_dispatch rules", process().registrations.has_rule(op_.operator_name()));
   }
 
   // A remembered answer would not teach it another time.

@@ -117,8 +117,11 @@ def common_device(
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
     """Make the values of these variables part of every cache key."""
 
-def watch_tables(dictionaries: tuple[dict[Any, Any], ...], rules: list[Any]) -> None:
-    """Make earlier answers unreachable when one of the dictionaries changes, or the length of `rules`."""
+def watch_tables(dictionaries: tuple[dict[Any, Any], ...], rules: list[Any], has_rule: Callable[[str], bool]) -> None:
+    """Make earlier answers unreachable when one of the dictionaries changes, or the length of `rules`.
+
+    Operators for whose name `has_rule` holds are not cached: torch asks a rule of theirs before it asks a mode.
+    """
 
 def note_registration() -> None:
     """Make earlier answers unreachable, as something was registered on which they may depend."""

@@ -46,7 +46,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     )
 
     _C.watch_settings(_config.RESULTS_DEPEND_ON)
-    _C.watch_tables(_registrations.TABLES, _registrations.RULES)
+    _C.watch_tables(_registrations.TABLES, _registrations.RULES, _registrations.has_dispatch_rule)
     _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
     _symbols.register()
 

@@ -14,10 +14,11 @@ import torch
 import torch._decomp
 import torch._library.utils
 import torch._subclasses.fake_impls as fake_impls
+from torch._library import simple_registry
 
 from . import _C
 
-__all__ = ["RULES", "TABLES", "watch_kernels"]
+__all__ = ["RULES", "TABLES", "has_dispatch_rule", "watch_kernels"]
 
 # The decompositions, Python's meta functions, and torch's own rules for fake tensors.
 TABLES: tuple[dict[Any, Any], ...] = (
@@ -33,7 +34,18 @@ _WAYS_TO_REGISTER = (
     (torch._C._DispatchModule, _OF_A_LIBRARY),
     (torch._library.utils.RegistrationHandle, ("destroy",)),
     (torch._ops._Ops, ("load_library",)),
+    (simple_registry.GenericTorchDispatchRuleHolder, ("register",)),
 )
+
+
+def has_dispatch_rule(name: str) -> bool:
+    """Whether an operator has rules that `torch.library.register_torch_dispatch` was given, for any class.
+
+    Args:
+        name: as ``aten::add.Tensor``, or ``aten::sin`` where the overload has no name.
+    """
+    entry = simple_registry.singleton._data.get(name)
+    return entry is not None and bool(entry.torch_dispatch_rules._data)
 
 
 @functools.cache

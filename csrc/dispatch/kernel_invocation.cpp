@@ -42,8 +42,8 @@ thread_local std::vector<Invocation> invocations;
 thread_local std::vector<c10::intrusive_ptr<ModeIdentity>> forced;
 
 bool leave_latest_of(const KernelInvocation* context) {
-  const auto latest =
-      std::find_if(invocations.rbegin(), invocations.rend(), [&](const Invocation& i) { return i.context == context; });
+  const auto latest = std::find_if(invocations.rbegin(), invocations.rend(),
+                                   [&](const Invocation& i) { return i.context == context; });
   if (latest == invocations.rend()) return false;
   if (latest == invocations.rbegin()) {
     latest->before.restore();

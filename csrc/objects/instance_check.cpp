@@ -82,7 +82,8 @@ void InstanceCheck::install() {
 
 void InstanceCheck::remove() {
   PyTypeObject* metaclass = Py_TYPE(THPVariableClass);
-  if (descriptor_ == nullptr || PyDict_GetItemString(metaclass->tp_dict, instance_check) != descriptor_) return;
+  if (descriptor_ == nullptr || PyDict_GetItemString(metaclass->tp_dict, instance_check) != descriptor_)
+    return;
   if (PyDict_DelItemString(metaclass->tp_dict, instance_check) != 0) throw python_error();
   PyType_Modified(metaclass);
 }

@@ -107,7 +107,7 @@ PyRef SymbolTable::make_python_node(SymbolId id) const {
   auto node = PyRef::steal(type->tp_alloc(type, 0));
   const auto fields = PyRef::steal(PyDict_Copy(symbol(id).fields.get()));
   if (PyDict_SetItem(fields.get(), sym_node_names().shape_env, shape_env_) != 0 ||
-      PyObject_GenericSetDict(node.get(), fields.get(), nullptr) != 0) {
+      PyObject_SetAttr(node.get(), sym_node_names().fields, fields.get()) != 0) {
     throw python_error();
   }
   return node;

@@ -1,7 +1,7 @@
 """Tries a wheel in fresh environments, one for each torch that it holds a module for: smoke.py WHEEL.
 
-In each: the module that is loaded is the one for that torch, calls are answered by the cache as torch's class answers
-them, and the demo, which compares all metadata with those of torch's class, runs.
+In each: the module that is loaded is the one for that torch, calls on static and on symbolic sizes are answered by the
+cache as torch's class answers them, and the demo runs, which compares all metadata with those of torch's class.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ PROGRAM = """
 import sys
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode as TorchsMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 def metadata(mode):
+    x = mode.from_tensor(torch.ones(8, 3), static_shapes=mode.shape_env is None)
     with mode:
-        x = torch.empty(8, 3, device="cuda", dtype=torch.float16)
         for _ in range(3):
-            y = (x + 1).t()[1:]
-    return y.shape, y.stride(), y.storage_offset(), y.dtype, y.device
+            y = torch.cat([x, x]).t()[1:].contiguous().view(-1)
+    return str((y.shape, y.stride(), y.storage_offset(), y.dtype, y.device))
 
-expected = metadata(TorchsMode())
+settings = ({}, {"shape_env": ShapeEnv()})
+expected = [metadata(TorchsMode(**each)) for each in settings]
 import fastfake
-mode = fastfake.FakeTensorMode()
-assert metadata(mode) == expected, expected
-info = mode.cache_info()
-assert info.hits >= 6 and info.misses, info
+assert [metadata(fastfake.FakeTensorMode(**each)) for each in settings] == expected, expected
+info = fastfake.FakeTensorMode.cache_info()
+assert info.hits >= 20 and info.misses, info
 assert fastfake._C.built_for_torch.rpartition(".")[0] == sys.argv[1], fastfake._C.built_for_torch
 print(f"CPython {sys.version.split()[0]}, torch {torch.__version__}: {info.hits} of {info.hits + info.misses} "
       f"calls from the cache, by {fastfake._C.__file__.partition('site-packages/')[2]}")

@@ -160,9 +160,38 @@ constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
 
 }  // namespace
 
+namespace {
+
+// A fake tensor in the place of a ShapeEnv is asked for its truth value by a call that needs the number of
+// its settings. CPython 3.13 would let such a recursion go on until the stack ends.
+class NumberingDepth {
+ public:
+  NumberingDepth() {
+    if (depth_ == most) {
+      PyErr_SetString(PyExc_RecursionError, "maximum recursion depth exceeded in the settings of a ShapeEnv");
+      throw python_error();
+    }
+    ++depth_;
+  }
+  ~NumberingDepth() { --depth_; }
+  NumberingDepth(const NumberingDepth&) = delete;
+  NumberingDepth(NumberingDepth&&) = delete;
+  NumberingDepth& operator=(const NumberingDepth&) = delete;
+  NumberingDepth& operator=(NumberingDepth&&) = delete;
+
+ private:
+  static constexpr int most = 32;
+  static thread_local int depth_;
+};
+
+thread_local int NumberingDepth::depth_ = 0;
+
+}  // namespace
+
 // ShapeEnv settings are compared by value in torch's key. Here the key holds a number for the value. As in
 // torch, what is false is no ShapeEnv.
 void ModeState::number_settings() const {
+  const NumberingDepth depth;
   const auto env = PyRef::borrow(shape_env);
   int64_t number = 0;
   if (is_true(env.get())) {

@@ -67,6 +67,15 @@ void raise_missing(PyObject* self, void* name) {
                static_cast<const char*>(name));
 }
 
+// What deleting an attribute raises that an ordinary object does not have.
+void raise_not_deleted(PyObject* self, void* name) {
+#if PY_VERSION_HEX >= 0x030B0000
+  raise_missing(self, name);
+#else
+  PyErr_SetString(PyExc_AttributeError, static_cast<const char*>(name));
+#endif
+}
+
 template <int index, getter get>
 PyObject* get_unless_deleted(PyObject* self, void* closure) {
   if ((as_state(self)->deleted_attributes >> index & 1U) != 0) {
@@ -79,7 +88,7 @@ template <int index, setter set>
 int set_or_delete(PyObject* self, PyObject* value, void* closure) {
   auto& deleted = as_state(self)->deleted_attributes;
   if (value == nullptr) {
-    if ((deleted >> index & 1U) != 0) return raise_missing(self, closure), -1;
+    if ((deleted >> index & 1U) != 0) return raise_not_deleted(self, closure), -1;
     deleted |= 1U << index;
     return 0;
   }

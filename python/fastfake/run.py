@@ -18,6 +18,9 @@ import fastfake
 NO_SCRIPT = 2
 NO_MODULE = 1
 
+# Whether `python -P` leaves the directory of the program out of the path; CPython 3.10 has no such option.
+_SAFE_PATH: bool = getattr(sys.flags, "safe_path", False)
+
 
 def add_parser(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``run`` to the subcommands of ``python -m fastfake``.
@@ -70,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_script(path: str) -> int:
     """Run a script, or a directory or archive with a ``__main__.py``, as ``python PATH`` does."""
-    if not sys.flags.safe_path:
+    if not _SAFE_PATH:
         # It was the directory of `python -m`.
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     absolute = os.path.abspath(path)
@@ -95,7 +98,7 @@ def _run_script(path: str) -> int:
 
 def _run_archive(path: str) -> int:
     """Run the ``__main__.py`` of a directory or an archive."""
-    del sys.path[: not sys.flags.safe_path]
+    del sys.path[: not _SAFE_PATH]
     runpy.run_path(path, run_name="__main__")
     return 0
 

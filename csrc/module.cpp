@@ -49,6 +49,17 @@ void rename_key(const py::dict& dictionary, const py::object& old_key, const py:
   if (PyDict_Update(dictionary.ptr(), renamed.ptr()) != 0) throw python_error();
 }
 
+c10::OperatorHandle operator_named(const std::string& name, const std::string& overload) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+}
+
+// The id of the operator, whether it is a custom one, and why its calls are not cached or None.
+py::tuple operator_facts(const std::string& name, const std::string& overload) {
+  const auto& facts = process().operators.facts(operator_named(name, overload));
+  return py::make_tuple(facts.id, facts.is_custom,
+                        facts.bypass == nullptr ? py::object(py::none()) : py::str(facts.bypass));
+}
+
 // A fake tensor on the device is about to exist.
 py::object device_object(c10::Device device) {
   process().device_guards.provide(device.type());
@@ -132,6 +143,19 @@ PYBIND11_MODULE(_C, module) {
              py::arg("dictionaries"), py::arg("rules"), py::arg("has_rule"));
   module.def("note_registration", wrap_pybind_function([] { process().registrations.note(); }));
   module.def("registrations", wrap_pybind_function([] { return process().registrations.number(); }));
+
+  module.def("operator_facts", wrap_pybind_function(operator_facts), py::arg("name"), py::arg("overload"));
+  module.def("vouch_for_operator",
+             wrap_pybind_function([](const std::string& name, const std::string& overload) {
+               process().operators.vouch_for(operator_named(name, overload));
+             }),
+             py::arg("name"), py::arg("overload"));
+  module.def("watch_vouched_operators",
+             wrap_pybind_function(
+                 [](const py::object& ids, const py::object& profiles, const py::object& no_profiles) {
+                   process().vouched_operators.watch(ids.ptr(), profiles.ptr(), no_profiles.ptr());
+                 }),
+             py::arg("ids"), py::arg("profiles"), py::arg("no_profiles"));
 
   module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
                process().python_settings.watch(variables.ptr());

@@ -10,6 +10,7 @@
 #include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
+#include "cache/vouched_operators.h"
 #include "dispatch/device_guards.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
@@ -27,6 +28,7 @@ struct ProcessState {
   InternedDevices devices;
   DeviceGuards device_guards;
   OperatorTable operators;
+  VouchedOperators vouched_operators;
   Registrations registrations;
   PythonSettings python_settings;
   ValueNumbers value_numbers;

@@ -138,6 +138,10 @@ WATCHED_BY = {
         "rule: lifting",
     ),
     "rule: custom operators": "tests/test_operator_facts.py::test_calls_of_custom_operators_are_computed_each_time",
+    "rule: custom operator makes symbols": (
+        "tests/test_cached_operators.py::test_a_call_that_makes_a_size_that_depends_on_data_makes_one_each_time"
+    ),
+    "rule: profiles of operators": "tests/test_cached_operators.py::test_profiles_of_operators_come_before_the_cache",
     "operators that went away": (
         "tests/test_operator_facts.py::test_another_operator_at_the_address_of_one_that_is_gone_has_facts_of_its_own"
     ),

@@ -40,6 +40,9 @@ constexpr std::array<std::string_view, 16> outside_of_the_key = {
     "aten::_cufft_get_plan_cache_size",
 };
 
+// What a custom operator does beside giving results is not known.
+constexpr auto non_builtin = "non-builtin";
+
 bool is_builtin(std::string_view name) {
   const auto space = name.substr(0, name.find(':'));
   return space == "aten" || space == "prim" || space == "prims";
@@ -61,7 +64,7 @@ const char* bypass_reason(const c10::OperatorHandle& op) {
   // lift_fresh and lift_fresh_copy turn a tensor that torch.tensor() just made into a constant.
   const bool lifts = name == "aten::lift_fresh" || name == "aten::lift_fresh_copy";
   if (kept("rule: lifting", lifts)) return "lift";
-  if (kept("rule: custom operators", !is_builtin(name))) return "non-builtin";
+  if (kept("rule: custom operators", !is_builtin(name))) return non_builtin;
   return nullptr;
 }
 
@@ -107,7 +110,14 @@ void OperatorTable::forget_deregistered() {
   }
 }
 
-const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
+void OperatorTable::vouch_for(const c10::OperatorHandle& op) {
+  const uint64_t id = facts(op).id;
+  auto& known = *facts_.at(id_of(op));
+  TORCH_INTERNAL_ASSERT(known.id == id && known.is_custom);
+  known.bypass = nullptr;
+}
+
+OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
   auto facts = std::make_unique<OperatorFacts>();
   names_.push_back(op.operator_name());
@@ -115,6 +125,7 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   facts->arguments = static_cast<uint32_t>(schema.arguments().size());
   facts->results = static_cast<uint32_t>(schema.returns().size());
   facts->bypass = bypass_reason(op);
+  facts->is_custom = facts->bypass == non_builtin;
   const std::string_view name = op.operator_name().name;
   const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||
                             name.find("_fused_sdp_choice") != std::string_view::npos ||

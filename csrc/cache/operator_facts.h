@@ -18,6 +18,9 @@ struct OperatorFacts {
   uint32_t results = 0;
   // Why no call of this operator is ever cached; null when calls may be.
   const char* bypass = nullptr;
+  // A custom operator that nothing else speaks against: its calls may be cached where somebody vouches for
+  // it.
+  bool is_custom = false;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.
@@ -35,6 +38,9 @@ class OperatorTable {
     const auto found = facts_.find(id_of(op));
     return C10_LIKELY(found != facts_.end()) ? *found->second : decide(op);
   }
+
+  // From now on calls of this custom operator may be cached.
+  void vouch_for(const c10::OperatorHandle& op);
 
   // The name of the operator whose facts have this id, registered still or not.
   const c10::OperatorName& name(uint64_t id) const { return names_.at(id - 1); }
@@ -71,10 +77,10 @@ class OperatorTable {
   // The operator's name lives inside the dispatcher's record of it, which does not move.
   static OperatorId id_of(const c10::OperatorHandle& op) { return &op.operator_name(); }
 
-  const OperatorFacts& decide(const c10::OperatorHandle& op);
+  OperatorFacts& decide(const c10::OperatorHandle& op);
   void forget_deregistered();
 
-  ska::flat_hash_map<OperatorId, std::unique_ptr<const OperatorFacts>> facts_;
+  ska::flat_hash_map<OperatorId, std::unique_ptr<OperatorFacts>> facts_;
   std::vector<c10::OperatorName> names_;  // by id less one
   std::shared_ptr<Deregistered> deregistered_ = std::make_shared<Deregistered>();
   c10::RegistrationHandleRAII listening_;

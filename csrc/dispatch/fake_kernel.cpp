@@ -6,11 +6,13 @@
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
+#include "symbolic/facts.h"
 
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/library.h>
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -26,7 +28,8 @@ class FakeCall {
 
   void run() {
     if (!mode_->answers_from_cache()) return compute();
-    const Bypass bypass = facts_.bypass != nullptr ? facts_.bypass : key_.build(facts_, *mode_, arguments());
+    Bypass bypass = bypass_of_operator();
+    if (C10_LIKELY(bypass == nullptr)) bypass = key_.build(facts_, *mode_, arguments());
     if (bypass != nullptr) return compute_uncached(bypass);
     const auto entry = cache_.find(key_);
     if (!entry) return compute_and_record();
@@ -35,7 +38,7 @@ class FakeCall {
   }
 
   bool run_if_cached() {
-    if (!mode_->answers_from_cache() || facts_.bypass != nullptr) return false;
+    if (!mode_->answers_from_cache() || bypass_of_operator() != nullptr) return false;
     if (key_.build(facts_, *mode_, arguments()) != nullptr) return false;
     const auto entry = cache_.find(key_);
     if (!entry || entry->bypass != nullptr) return false;
@@ -44,6 +47,10 @@ class FakeCall {
   }
 
  private:
+  Bypass bypass_of_operator() const {
+    return C10_LIKELY(!facts_.is_custom) ? facts_.bypass : process().vouched_operators.bypass_of(facts_);
+  }
+
   c10::ArrayRef<c10::IValue> arguments() const { return torch::jit::last(*stack_, facts_.arguments); }
 
   void compute() { dispatch_by_torch(op_, stack_); }
@@ -69,10 +76,11 @@ class FakeCall {
     const auto taken = arguments().vec();
     const auto storages = storages_of_arguments();
     const size_t below = stack_->size() - facts_.arguments;
+    const auto known_before = knowledge();
     compute();
     const auto results = c10::ArrayRef<c10::IValue>(*stack_).slice(below);
     Recipe recipe;
-    const bool teaches = key_.symbols() != nullptr && taught_the_shape_env();
+    const bool teaches = key_.symbols() != nullptr ? taught_the_shape_env() : made_symbols(known_before);
     const Bypass bypass = teaches                        ? "guards added"
                           : is_left_to_a_rule()          ? "torch_dispatch rule"
                           : changed_its_arguments(taken) ? "arguments changed"
@@ -91,6 +99,17 @@ class FakeCall {
 
   // A remembered answer would not teach it another time.
   bool taught_the_shape_env() const { return kept("rule: guards added", !key_.symbols()->hold_still()); }
+
+  // A fake implementation can ask for a size that depends on data although no argument has a symbol.
+  bool may_make_symbols() const {
+    return kept("rule: custom operator makes symbols", facts_.is_custom && mode_->shape_env != Py_None);
+  }
+  std::optional<Facts> knowledge() const {
+    return may_make_symbols() ? Facts::of(mode_->shape_env) : std::nullopt;
+  }
+  bool made_symbols(const std::optional<Facts>& known_before) const {
+    return may_make_symbols() && (!known_before || knowledge() != known_before);
+  }
 
   std::vector<c10::Storage> storages_of_arguments() const {
     std::vector<c10::Storage> storages;

@@ -114,6 +114,15 @@ def common_device(
 ) -> tuple[torch.device | None, torch.device | None]:
     """Find the common device of the fake tensors among the arguments, and one that does not fit."""
 
+def operator_facts(name: str, overload: str) -> tuple[int, bool, str | None]:
+    """Give an operator's id, whether it is a custom one that can be vouched for, and why its calls are not cached."""
+
+def vouch_for_operator(name: str, overload: str) -> None:
+    """Let calls of a custom operator be cached for good."""
+
+def watch_vouched_operators(ids: ContextVar[frozenset[int]], profiles: ContextVar[Any], no_profiles: object) -> None:
+    """Let calls of the custom operators in a context variable be cached, unless profiles of operators are set."""
+
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
     """Make the values of these variables part of every cache key."""
 

@@ -19,6 +19,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from . import registrations as _registrations
     from . import symbols as _symbols
     from .cache import DispatchCacheInfo, cache_limit, set_cache_limit
+    from .cached_operators import cache_operator, cache_operators_temporarily
     from .converter import FakeTensorConverter
     from .copy_mode import FakeCopyMode
     from .errors import (
@@ -54,6 +55,8 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
 else:
     from .without_native_code import (
         cache_limit,
+        cache_operator,
+        cache_operators_temporarily,
         install,
         install_temporarily,
         is_installed,
@@ -80,6 +83,8 @@ __all__ = [
     "UnsupportedMutationAliasingException",
     "UnsupportedOperatorException",
     "cache_limit",
+    "cache_operator",
+    "cache_operators_temporarily",
     "disable_fake_tensor_cache",
     "extract_tensor_metadata",
     "get_plain_tensors",

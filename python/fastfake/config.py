@@ -13,10 +13,12 @@ from typing import Any
 
 import torch._functorch.config as functorch_config
 import torch.fx.experimental._config as experimental_config
+from torch.utils._config_module import _UNSET_SENTINEL
 
 __all__ = [
     "RESULTS_DEPEND_ON",
     "custom_ops_profile",
+    "custom_ops_profile_override",
     "dynamo_config",
     "functorch_config",
     "preferred_device_type",
@@ -55,3 +57,8 @@ def preferred_device_type() -> object:
 def custom_ops_profile() -> Any:
     """The recorded profiles of custom operators that stand in for fake implementations, or None."""
     return dynamo_config()._custom_ops_profile
+
+
+def custom_ops_profile_override() -> tuple[ContextVar[Any], object]:
+    """The variable in which torch keeps those profiles where a user set them, and its value where nobody did."""
+    return _override_of(dynamo_config(), "_custom_ops_profile"), _UNSET_SENTINEL

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch._decomp
+import torch._library.custom_ops
 import torch._library.utils
 import torch._subclasses.fake_impls as fake_impls
 from torch._library import simple_registry
@@ -35,6 +36,8 @@ _WAYS_TO_REGISTER = (
     (torch._library.utils.RegistrationHandle, ("destroy",)),
     (torch._ops._Ops, ("load_library",)),
     (simple_registry.GenericTorchDispatchRuleHolder, ("register",)),
+    # It exchanges the fake implementation within what is registered.
+    (torch._library.custom_ops.CustomOpDef, ("register_fake",)),
 )
 
 

@@ -443,7 +443,7 @@ DYNAMO_CONFIG: Judgements = {
         "fake_tensor_cache_crosscheck_enabled",
         "fake_tensor_cache_enabled",
     ),
-    "of custom operators, which are not cached": ("_custom_ops_profile",),
+    "of custom operators, which are computed each time while it is set": ("_custom_ops_profile",),
     "makes Dynamo trace outside of inference mode, which is part of the key": ("fake_tensor_disable_inference_mode",),
     "read by Dynamo while it traces, guards and compiles, never by an operator": (
         "_autograd_backward_strict_mode_banned_ops",

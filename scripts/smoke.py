@@ -54,7 +54,10 @@ def try_with(torch: str, wheel: Path, python: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         executable = str(Path(directory, "venv", "bin", "python"))
         run("uv", "venv", f"--python={python}", "venv", cwd=directory)
-        run("uv", "pip", "install", f"--python={executable}", f"torch=={torch}.*", f"{wheel}[demo]", cwd=directory)
+        install = ["uv", "pip", "install", f"--python={executable}", f"torch=={torch}.*"]
+        # This torch for this CPython is needed once, and takes gigabytes of a cache; what it needs serves others too.
+        run(*install, "--no-cache", "--no-deps", cwd=directory)
+        run(*install, f"{wheel}[demo]", cwd=directory)
         for command in (["-c", PROGRAM, torch], ["-m", "fastfake", "demo", "--layers", "1"]):
             said = run(executable, "-W", "ignore", *command, cwd=directory)
             # Of the demo, that both sides have the same metadata; the rest is a table.

@@ -123,7 +123,7 @@ WATCHED_BY = {
         "tests/test_call_symbols.py::test_a_call_that_adds_a_guard_is_remembered_only_when_it_adds_none"
     ),
     "rule: torch_dispatch rules": (
-        "tests/test_registrations.py::test_calls_cached_before_a_registration_and_within_it_are_computed_anew"
+        "tests/test_registrations.py::test_a_rule_that_comes_before_the_mode_is_asked_at_each_call"
     ),
     "rule: leaks are tracked": (
         "tests/test_config.py::test_fake_tensors_made_during_an_export_are_tracked_where_that_is_configured"

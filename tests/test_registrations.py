@@ -96,10 +96,10 @@ def rule_for_what_a_function_accepts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def rule_that_comes_before(asked: type) -> Iterator[None]:
+def rule_that_comes_before(asked: type, sizes: Iterator[int] | None = None) -> Iterator[None]:
     def answer(_asked: object, _func: object, _types: object, args: Any, _kwargs: object) -> torch.Tensor:
         x: torch.Tensor = args[0]
-        return x.new_empty(7)
+        return x.new_empty(7 if sizes is None else next(sizes))
 
     with _scoped_library("aten", "IMPL") as library:
         torch.library.register_torch_dispatch("aten::hash_tensor", asked, answer, lib=library)
@@ -131,6 +131,12 @@ def test_calls_cached_before_a_registration_and_within_it_are_computed_anew(way:
                     assert OPERATOR(x).shape == (7,)
             for _ in range(2):
                 assert OPERATOR(x).shape == ()
+
+
+def test_a_rule_that_comes_before_the_mode_is_asked_at_each_call() -> None:
+    with FakeTensorMode(), rule_that_comes_before(FakeTensorMode, iter((7, 8, 9))):
+        x = torch.empty(3, 4)
+        assert [OPERATOR(x).shape for _ in range(3)] == [(7,), (8,), (9,)]
 
 
 def test_a_rule_that_comes_before_fake_tensors_counts_where_no_mode_is_active() -> None:

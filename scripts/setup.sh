@@ -21,9 +21,6 @@ _torch_version() {
   "$_python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true
 }
 
-# Where torch publishes builds without CUDA, a tenth of the size of those on the public index.
-_cpu_builds=https://download.pytorch.org/whl/cpu
-
 # Installs torch in .venv, unless that has the minor release that is wanted, or any where none is named.
 _provide_torch() {
   local present wanted="${TORCH:-}"
@@ -34,12 +31,7 @@ _provide_torch() {
   wanted="${wanted:-2.13}"
   if [[ "$wanted" != *.*.* ]]; then wanted="$wanted.*"; fi
   echo "Installing torch $wanted in .venv" >&2
-  local index=()
-  # Asked first: pip would try a place that it cannot reach again and again.
-  if "$_python" -c "from urllib.request import urlopen; urlopen('$_cpu_builds/torch/', timeout=5)" 2>/dev/null; then
-    index=(--extra-index-url "$_cpu_builds")
-  fi
-  "$_python" -m pip install --quiet "${index[@]}" "torch==$wanted"
+  "$_python" -m pip install --quiet "torch==$wanted"
 }
 
 # What [build-system] of pyproject.toml requires, a line each.

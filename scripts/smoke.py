@@ -47,6 +47,12 @@ def torches(wheel: Path) -> list[str]:
     return sorted({f"{match[1]}.{match[2]}" for match in found if match})
 
 
+def try_with_each(wheel: Path, python: str) -> None:
+    """Use a wheel with each torch that it holds a module for."""
+    for minor in torches(wheel):
+        try_with(minor, wheel.resolve(), python)
+
+
 def try_with(torch: str, wheel: Path, python: str) -> None:
     """Install a wheel and torch `torch` in a fresh environment and use them."""
     started = time.monotonic()
@@ -65,7 +71,7 @@ def try_with(torch: str, wheel: Path, python: str) -> None:
     print(f"Tried in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def run(*command: str, cwd: str) -> str:
+def run(*command: str, cwd: str | Path) -> str:
     """What a command prints.
 
     Raises:
@@ -81,7 +87,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--python", default=sys.executable, help="the interpreter; without it the one that runs this")
-    parser.add_argument("--torch", action="append", help="a minor release; may be repeated; without it all")
     arguments = parser.parse_args()
-    for minor in arguments.torch or torches(arguments.wheel):
-        try_with(minor, arguments.wheel.resolve(), arguments.python)
+    try_with_each(arguments.wheel, arguments.python)

@@ -16,6 +16,15 @@ import zipfile
 from pathlib import Path
 
 
+def provide(directory: Path, minors: list[str]) -> None:
+    """Fetch into `directory` what is not there yet of the torches `minors`."""
+    for minor in minors:
+        target = directory / minor
+        if not target.exists():
+            print(f"Fetching the headers of torch {minor}", flush=True)
+            fetch(minor, target)
+
+
 def fetch(minor: str, target: Path) -> None:
     """Make the directory `target` of the headers and the version of torch `minor`."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -36,8 +45,4 @@ if __name__ == "__main__":
     parser.add_argument("directory", type=Path, metavar="DIRECTORY")
     parser.add_argument("minors", nargs="+", metavar="MINOR")
     arguments = parser.parse_args()
-    for minor in arguments.minors:
-        target = arguments.directory / minor
-        if not target.exists():
-            print(f"Fetching the headers of torch {minor}", flush=True)
-            fetch(minor, target)
+    provide(arguments.directory, arguments.minors)

@@ -17,7 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import smoke
 import tomllib
+import torch_headers
+from smoke import run
 
 ROOT = Path(__file__).parent.parent
 HEADERS = ROOT / "build" / "torch"
@@ -49,11 +52,11 @@ def main() -> int:
         started = time.monotonic()
         wheel = build(python, settings, arguments.directory)
         print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s", flush=True)
-        subprocess.run([sys.executable, ROOT / ".ci" / "check_wheel.py", wheel], check=True)
+        run(sys.executable, str(ROOT / ".ci" / "check_wheel.py"), str(wheel), cwd=ROOT)
         made.append((python, wheel))
     if not arguments.no_smoke:
         for python, wheel in made:
-            subprocess.run([sys.executable, ROOT / "scripts" / "smoke.py", f"--python={python}", wheel], check=True)
+            smoke.try_with_each(wheel, python)
     if missing:
         print(f"No interpreter found for CPython {', '.join(missing)}", file=sys.stderr)
     return 2 if arguments.python and missing else 0
@@ -76,38 +79,27 @@ def interpreter(wanted: str) -> str | None:
 
 def build(python: str, settings: dict[str, Any], directory: Path) -> Path:
     """Build the wheel for the interpreter `python` in `directory`, and give its path."""
-    identifier = run(python, "-c", "import sys; print('cp{}{}-manylinux'.format(*sys.version_info))")
+    version = run(python, "-c", "import sys; print('cp{}{}-manylinux'.format(*sys.version_info))", cwd=ROOT)
+    identifier = version.strip()
     config = dict(settings["config-settings"])
     for override in settings["overrides"]:
         if fnmatch.fnmatch(identifier, override["select"]):
             config |= override["config-settings"]
     minors = sorted(set(re.findall(r"\{project\}/build/torch/([\d.]+)", config["cmake.define.FASTFAKE_TORCH"])))
-    subprocess.run([sys.executable, ROOT / "scripts" / "torch_headers.py", HEADERS, *minors], check=True)
+    torch_headers.provide(HEADERS, minors)
 
     with tempfile.TemporaryDirectory() as temporary:
         command = ["uv", "build", "--wheel", f"--python={python}", f"--out-dir={temporary}"]
         for name, value in config.items():
             command += ["--config-setting", f"{name}={value.replace('{project}', str(ROOT))}"]
-        run(*command, str(ROOT))
+        run(*command, str(ROOT), cwd=ROOT)
         (built,) = Path(temporary).glob("*.whl")
         repaired = Path(temporary) / "repaired"
         repair = settings["linux"]["repair-wheel-command"]
-        run("sh", "-c", repair.format(dest_dir=repaired, wheel=built))
+        run("sh", "-c", repair.format(dest_dir=repaired, wheel=built), cwd=ROOT)
         (wheel,) = repaired.glob("*.whl")
         directory.mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(wheel, directory / wheel.name))
-
-
-def run(*command: str) -> str:
-    """What a command prints.
-
-    Raises:
-        SystemExit: it failed; the text is what it printed.
-    """
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -111,13 +111,12 @@ void OperatorTable::forget_deregistered() {
 }
 
 void OperatorTable::vouch_for(const c10::OperatorHandle& op) {
-  const uint64_t id = facts(op).id;
-  auto& known = *facts_.at(id_of(op));
-  TORCH_INTERNAL_ASSERT(known.id == id && known.is_custom);
-  known.bypass = nullptr;
+  const bool is_custom = facts(op).is_custom;
+  TORCH_CHECK_VALUE(is_custom, op.operator_name(), " is not a custom operator that can be cached");
+  facts_.at(id_of(op))->bypass = nullptr;
 }
 
-OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
+const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
   auto facts = std::make_unique<OperatorFacts>();
   names_.push_back(op.operator_name());

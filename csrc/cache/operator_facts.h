@@ -77,7 +77,7 @@ class OperatorTable {
   // The operator's name lives inside the dispatcher's record of it, which does not move.
   static OperatorId id_of(const c10::OperatorHandle& op) { return &op.operator_name(); }
 
-  OperatorFacts& decide(const c10::OperatorHandle& op);
+  const OperatorFacts& decide(const c10::OperatorHandle& op);
   void forget_deregistered();
 
   ska::flat_hash_map<OperatorId, std::unique_ptr<OperatorFacts>> facts_;

@@ -58,15 +58,9 @@ uint64_t PythonSettings::look_up() {
 
 bool PythonSettings::values_are_present() const {
   for (size_t i = 0; i < count_; ++i) {
-    if (present_value(i).get() != values_[i]) return false;
+    if (value_of(variables_[i]).get() != values_[i]) return false;
   }
   return true;
-}
-
-PyRef PythonSettings::present_value(size_t i) const {
-  PyObject* value = nullptr;
-  if (PyContextVar_Get(variables_[i], Py_None, &value) != 0) throw python_error();
-  return PyRef::steal(value);
 }
 
 // `reference` is null or to what held the values of all variables a moment ago.
@@ -74,7 +68,7 @@ uint64_t PythonSettings::renumber(PyRef reference) {
   const auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(count_)));
   bool comparable = true;
   for (const auto i : c10::irange(count_)) {
-    auto value = present_value(i);
+    auto value = value_of(variables_[i]);
     comparable = comparable && is_plain(value.get());
     PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i), value.release());
   }

@@ -39,7 +39,6 @@ class PythonSettings {
 
   uint64_t look_up();
   bool values_are_present() const;
-  PyRef present_value(size_t i) const;
   uint64_t renumber(PyRef reference);
 
   size_t count_ = 0;

@@ -7,17 +7,6 @@
 
 namespace fastfake {
 
-namespace {
-
-// The value of a context variable on this thread, which has a default or was set.
-PyRef value_of(PyObject* variable) {
-  PyObject* value = nullptr;
-  if (PyContextVar_Get(variable, Py_None, &value) != 0) throw python_error();
-  return PyRef::steal(value);
-}
-
-}  // namespace
-
 void VouchedOperators::watch(PyObject* ids, PyObject* profiles, PyObject* no_profiles) {
   TORCH_CHECK_TYPE(PyContextVar_CheckExact(ids) && PyContextVar_CheckExact(profiles),
                    "context variables are needed");
@@ -34,7 +23,7 @@ const char* VouchedOperators::bypass_of(const OperatorFacts& op) const {
 bool VouchedOperators::contain(uint64_t id) const {
   if (ids_ == nullptr) return false;
   const auto ids = value_of(ids_);
-  if (!PyFrozenSet_CheckExact(ids.get()) || PySet_GET_SIZE(ids.get()) == 0) return false;
+  if (!PyFrozenSet_CheckExact(ids.get())) return false;
   const int found = PySet_Contains(ids.get(), PyRef::steal(PyLong_FromUnsignedLongLong(id)).get());
   if (found < 0) throw python_error();
   return found == 1;

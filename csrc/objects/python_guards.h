@@ -65,6 +65,13 @@ class PyRef {
   PyObject* object_ = nullptr;
 };
 
+// The value of a context variable on this thread; None where it has none. Throws what Python raises.
+inline PyRef value_of(PyObject* context_variable) {
+  PyObject* value = nullptr;
+  if (PyContextVar_Get(context_variable, Py_None, &value) != 0) throw python_error();
+  return PyRef::steal(value);
+}
+
 // What Python takes `value` for where it asks for a truth value.
 inline bool is_true(PyObject* value) {
   const int truth = PyObject_IsTrue(value);

@@ -68,7 +68,7 @@ void raise_missing(PyObject* self, void* name) {
 }
 
 // What deleting an attribute raises that an ordinary object does not have.
-void raise_not_deleted(PyObject* self, void* name) {
+void raise_not_deleted([[maybe_unused]] PyObject* self, void* name) {
 #if PY_VERSION_HEX >= 0x030B0000
   raise_missing(self, name);
 #else

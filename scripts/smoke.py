@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 PROGRAM = """
@@ -47,14 +49,21 @@ def torches(wheel: Path) -> list[str]:
     return sorted({f"{match[1]}.{match[2]}" for match in found if match})
 
 
-def try_with_each(wheel: Path, python: str) -> None:
-    """Use a wheel with each torch that it holds a module for."""
-    for minor in torches(wheel):
-        try_with(minor, wheel.resolve(), python)
+def try_with_each(wheel_and_pythons: Iterable[tuple[Path, str]]) -> None:
+    """Use each wheel, under the interpreter beside it, with each torch that it holds a module for."""
+    # Two at a time: one waits for its downloads while the other computes.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        tries = [
+            pool.submit(try_with, torch, wheel.resolve(), python)
+            for wheel, python in wheel_and_pythons
+            for torch in torches(wheel)
+        ]
+        for done in as_completed(tries):
+            print(done.result(), flush=True)
 
 
-def try_with(torch: str, wheel: Path, python: str) -> None:
-    """Install a wheel and torch `torch` in a fresh environment and use them."""
+def try_with(torch: str, wheel: Path, python: str) -> str:
+    """Install a wheel and torch `torch` in a fresh environment and use them. Gives what there is to say of it."""
     started = time.monotonic()
     # Away from the tree, so that what is imported is what the wheel installed.
     with tempfile.TemporaryDirectory() as directory:
@@ -64,11 +73,11 @@ def try_with(torch: str, wheel: Path, python: str) -> None:
         # This torch for this CPython is needed once, and takes gigabytes of a cache; what it needs serves others too.
         run(*install, "--no-cache", "--no-deps", cwd=directory)
         run(*install, f"{wheel}[demo]", cwd=directory)
-        for command in (["-c", PROGRAM, torch], ["-m", "fastfake", "demo", "--layers", "1"]):
-            said = run(executable, "-W", "ignore", *command, cwd=directory)
-            # Of the demo, that both sides have the same metadata; the rest is a table.
-            print(said[said.find("Same metadata") if "demo" in command else 0 :].strip(), flush=True)
-    print(f"Tried in {time.monotonic() - started:.0f} s", flush=True)
+        hits = run(executable, "-W", "ignore", "-c", PROGRAM, torch, cwd=directory).strip()
+        demo = run(executable, "-W", "ignore", "-m", "fastfake", "demo", "--layers", "1", cwd=directory)
+    # Of the demo, that both sides have the same metadata; the rest is a table.
+    same = " ".join(demo[demo.index("Same metadata") :].split())
+    return f"{hits}\n  {same}\n  Tried in {time.monotonic() - started:.0f} s"
 
 
 def run(*command: str, cwd: str | Path) -> str:
@@ -88,4 +97,4 @@ if __name__ == "__main__":
     parser.add_argument("wheel", type=Path, metavar="WHEEL")
     parser.add_argument("--python", default=sys.executable, help="the interpreter; without it the one that runs this")
     arguments = parser.parse_args()
-    try_with_each(arguments.wheel, arguments.python)
+    try_with_each([(arguments.wheel, arguments.python)])

@@ -53,10 +53,9 @@ def main() -> int:
         wheel = build(python, settings, arguments.directory)
         print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s", flush=True)
         run(sys.executable, str(ROOT / ".ci" / "check_wheel.py"), str(wheel), cwd=ROOT)
-        made.append((python, wheel))
+        made.append((wheel, python))
     if not arguments.no_smoke:
-        for python, wheel in made:
-            smoke.try_with_each(wheel, python)
+        smoke.try_with_each(made)
     if missing:
         print(f"No interpreter found for CPython {', '.join(missing)}", file=sys.stderr)
     return 2 if arguments.python and missing else 0

@@ -1,6 +1,7 @@
 // The Python module fastfake._C: bindings only.
 #include "cache/cache_inspection.h"
 #include "dispatch/common_device.h"
+#include "dispatch/fake_backward.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/native_detach.h"
@@ -120,6 +121,14 @@ PYBIND11_MODULE(_C, module) {
   module.def("device_object", wrap_pybind_function(device_object), py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
+
+  module.def("run_backward",
+             wrap_pybind_function([](const py::object& function, const py::tuple& tensors,
+                                     const py::tuple& args, const py::dict& kwargs) {
+               return py::reinterpret_steal<py::object>(
+                   run_backward(function.ptr(), tensors.ptr(), args.ptr(), kwargs.ptr()));
+             }),
+             py::arg("function"), py::arg("tensors"), py::arg("args"), py::arg("kwargs"));
 
   module.def("cache_statistics", wrap_pybind_function(cache_statistics));
   module.def("cache_clear", wrap_pybind_function([] { process().cache.clear(); }));

@@ -12,6 +12,7 @@
 #include "cache/value_numbers.h"
 #include "cache/vouched_operators.h"
 #include "dispatch/device_guards.h"
+#include "dispatch/fake_backward.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/registered_classes.h"
@@ -27,6 +28,7 @@ struct ProcessState {
   InstanceCheck instance_check;
   InternedDevices devices;
   DeviceGuards device_guards;
+  FakeBackwards fake_backwards;
   OperatorTable operators;
   VouchedOperators vouched_operators;
   Registrations registrations;

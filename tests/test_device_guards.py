@@ -1,4 +1,4 @@
-"""Fake tensors on accelerators that this build of torch does not know end in an error, never in a crash."""
+"""Fake tensors on accelerators that are not there; and programs without them notice nothing."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def run(*, ours: bool) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.exhaustive
-def test_backward_on_an_unknown_accelerator_does_not_take_the_process_down() -> None:
+def test_backward_on_an_unknown_accelerator_works_in_a_process_that_did_nothing_else() -> None:
     done = run(ours=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "cuda:0"
+    assert done.stdout.splitlines() == ["cuda:0", "cuda:0"]
 
 
 @pytest.mark.skipif(knows_cuda, reason="torch's defect shows only in builds of torch without CUDA")

@@ -1,10 +1,12 @@
 #include "dispatch/device_guards.h"
 
+#include "dispatch/fake_backward.h"
 #include "dispatch/thread_state.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/Exception.h>
 
+#include <atomic>
 #include <utility>
 
 namespace fastfake {
@@ -19,11 +21,19 @@ constexpr bool presence_is_read_off_the_guard(DeviceType type) {
   return type == DeviceType::IPU || type == DeviceType::Lazy || type == DeviceType::MAIA;
 }
 
-void replace(const AbsentDeviceGuard& guard, const DeviceGuardImplInterface* old,
-             const DeviceGuardImplInterface* wanted) {
+std::atomic<const DeviceGuardImplInterface*>& registered(DeviceType type) noexcept {
+  return c10::impl::device_guard_impl_registry[static_cast<size_t>(type)];
+}
+
+void put_in_place(const AbsentDeviceGuard& guard) {
   if (presence_is_read_off_the_guard(guard.type())) return;
-  c10::impl::device_guard_impl_registry[static_cast<size_t>(guard.type())].compare_exchange_strong(old,
-                                                                                                   wanted);
+  const auto* torchs = guard.torchs();
+  registered(guard.type()).compare_exchange_strong(torchs, &guard);
+}
+
+void take_away(const AbsentDeviceGuard& guard) {
+  const DeviceGuardImplInterface* ours = &guard;
+  registered(guard.type()).compare_exchange_strong(ours, guard.torchs());
 }
 
 template <size_t... type>
@@ -33,26 +43,39 @@ std::array<AbsentDeviceGuard, sizeof...(type)> one_for_each(std::index_sequence<
 
 }  // namespace
 
-c10::Device AbsentDeviceGuard::getDevice() const {
-  refuse_real_calls();
-  return no_index();
+bool AbsentDeviceGuard::is_asked_for_fake() const {
+  if (thread_state.inside_kernel || goes_backward_on_fakes()) return true;
+  if (c10::impl::TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE).has_value())
+    return true;
+  TORCH_CHECK(torchs_ != nullptr, "PyTorch is not linked with support for ", type_, " devices");
+  return false;
 }
 
-c10::Stream AbsentDeviceGuard::getNewStream(c10::Device /*device*/, int /*priority*/) const {
-  refuse_real_calls();
-  return default_stream();
+c10::Device AbsentDeviceGuard::getDevice() const {
+  return is_asked_for_fake() ? no_index() : torchs_->getDevice();
+}
+
+c10::Stream AbsentDeviceGuard::getNewStream(c10::Device device, int priority) const {
+  return is_asked_for_fake() ? default_stream(device) : torchs_->getNewStream(device, priority);
+}
+
+c10::Stream AbsentDeviceGuard::exchangeStream(c10::Stream stream) const noexcept {
+  if (goes_backward_on_fakes()) let_engine_know(stream);
+  return default_stream(stream.device());
 }
 
 void AbsentDeviceGuard::record(void** event, const c10::Stream& stream, c10::DeviceIndex device,
                                c10::EventFlag flag) const {
-  refuse_real_calls();
-  DeviceGuardImplInterface::record(event, stream, device, flag);
+  if (goes_backward_on_fakes()) return;
+  if (is_asked_for_fake()) {
+    DeviceGuardImplInterface::record(event, stream, device, flag);
+  } else {
+    torchs_->record(event, stream, device, flag);
+  }
 }
 
-void AbsentDeviceGuard::refuse_real_calls() const {
-  const auto mode = c10::impl::TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE);
-  TORCH_CHECK(mode.has_value() || thread_state.inside_kernel, "PyTorch is not linked with support for ",
-              type_, " devices");
+c10::DeviceIndex AbsentDeviceGuard::deviceCount() const noexcept {
+  return torchs_ != nullptr || goes_backward_on_fakes() ? 0 : -1;
 }
 
 DeviceGuards::DeviceGuards() : guards_(one_for_each(std::make_index_sequence<types>())) {}
@@ -60,12 +83,13 @@ DeviceGuards::DeviceGuards() : guards_(one_for_each(std::make_index_sequence<typ
 void DeviceGuards::provide(DeviceType type) {
   const auto index = static_cast<size_t>(type);
   if (std::exchange(provided_.at(index), true)) return;
-  replace(guards_.at(index), nullptr, &guards_.at(index));
+  put_in_place(guards_.at(index));
+  any_for_good_ = any_for_good_ || answers_for(type);
 }
 
 void DeviceGuards::lend() {
   if (++lent_ != 1) return;
-  for (const auto& guard : guards_) replace(guard, nullptr, &guard);
+  for (const auto& guard : guards_) put_in_place(guard);
 }
 
 void DeviceGuards::take_back() {
@@ -73,8 +97,23 @@ void DeviceGuards::take_back() {
   --lent_;
   if (lent_ != 0) return;
   for (size_t index = 0; index < types; ++index) {
-    if (!provided_[index]) replace(guards_[index], &guards_[index], nullptr);
+    if (!provided_[index]) take_away(guards_[index]);
   }
+}
+
+void DeviceGuards::replace_torchs_of_cuda() {
+  constexpr auto index = static_cast<size_t>(DeviceType::CUDA);
+  auto& guard = std::get<index>(guards_);
+  const auto* torchs = registered(DeviceType::CUDA).load();
+  if (torchs == nullptr || torchs == &guard || torchs->deviceCount() != 0) return;
+  guard.stand_in_for(torchs);
+  if (lent_ == 0 && !provided_[index]) return;
+  put_in_place(guard);
+  any_for_good_ = any_for_good_ || provided_[index];
+}
+
+bool DeviceGuards::answers_for(DeviceType type) const noexcept {
+  return registered(type).load() == &guards_[static_cast<size_t>(type)];
 }
 
 }  // namespace fastfake

@@ -97,11 +97,11 @@ PyObject* enter(PyObject* self, PyObject* /*unused*/) {
                                  lifted_before, flags_before.get()));
   if (PyList_Append(PyTuple_GET_ITEM(prepared.get(), Entries), entry.get()) != 0) throw python_error();
 
-  process().device_guards.lend();
   if (stays_on_cpu) {
     torch::utils::set_only_lift_cpu_tensors(true);
-    c10::impl::ensureCUDADeviceGuardSet();
+    process().device_guards.replace_torchs_of_cuda();
   }
+  process().device_guards.lend();
   if (activates) {
     flags.write(flags_within);
     if (active) TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE);

@@ -138,6 +138,20 @@ def note_registration() -> None:
 def registrations() -> int:
     """Return a number that grows when something was registered since it was last asked for."""
 
+def run_backward(
+    function: Callable[..., object], tensors: Sequence[object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> object:
+    """What ``function(tensors, *args, **kwargs)`` gives, a method of torch's autograd engine.
+
+    While it runs, devices of fake tensors that are not there need no threads and no streams of the engine.
+
+    Args:
+        function: the method.
+        tensors: where the pass begins: tensors and gradient edges.
+        args: its further arguments by position.
+        kwargs: its arguments by name.
+    """
+
 def cache_statistics() -> tuple[int, int, dict[str, int], int]:
     """Return hits, misses, bypasses by reason, and the number of entries."""
 

@@ -1,0 +1,234 @@
+#include "dispatch/fake_backward.h"
+
+#include "dispatch/thread_state.h"
+#include "objects/python_guards.h"
+#include "process_state.h"
+
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/HPUHooksInterface.h>
+#include <ATen/detail/MPSHooksInterface.h>
+#include <ATen/detail/MTIAHooksInterface.h>
+#include <ATen/detail/XPUHooksInterface.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
+#include <torch/csrc/autograd/python_function.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <new>
+#include <thread>
+#include <typeinfo>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace fastfake {
+
+namespace {
+
+using c10::DeviceType;
+using torch::autograd::Edge;
+using torch::autograd::Engine;
+using torch::autograd::GraphTask;
+using torch::autograd::Node;
+using torch::autograd::ReadyQueue;
+
+template <class Interface, DeviceType type>
+class HooksOfAbsent final : public Interface {
+ public:
+  bool isBuilt() const override { return goes_backward_on_fakes(type); }
+};
+
+// MTIA is an accelerator when it is there, not when torch was built for it.
+template <>
+class HooksOfAbsent<at::MTIAHooksInterface, DeviceType::MTIA> final : public at::MTIAHooksInterface {
+ public:
+  bool hasMTIA() const override { return goes_backward_on_fakes(DeviceType::MTIA); }
+};
+
+// Of a type of device that torch was not built for, it asks an object that says no to everything. The object
+// stays where it is, since torch keeps references to it, and gets methods of which one says yes during such a
+// pass.
+template <DeviceType type, class Interface>
+void let_count_as_built(const Interface& hooks) {
+  static_assert(sizeof(HooksOfAbsent<Interface, type>) == sizeof(Interface));
+  if (typeid(hooks) != typeid(Interface)) return;
+  new (const_cast<Interface*>(&hooks)) HooksOfAbsent<Interface, type>;
+}
+
+void let_count_as_built(DeviceType type) {
+  switch (type) {
+    case DeviceType::CUDA:
+      return let_count_as_built<DeviceType::CUDA>(at::detail::getCUDAHooks());
+    case DeviceType::XPU:
+      return let_count_as_built<DeviceType::XPU>(at::detail::getXPUHooks());
+    case DeviceType::MPS:
+      return let_count_as_built<DeviceType::MPS>(at::detail::getMPSHooks());
+    case DeviceType::MTIA:
+      return let_count_as_built<DeviceType::MTIA>(at::detail::getMTIAHooks());
+    case DeviceType::HPU:
+      return let_count_as_built<DeviceType::HPU>(at::detail::getHPUHooks());
+    default:
+      return;  // no accelerator in torch's eyes, or PrivateUse1, which is one as soon as it has a name
+  }
+}
+
+// The engine lets classes that derive from it at its queues.
+struct EngineQueues : Engine {
+  static std::vector<std::shared_ptr<ReadyQueue>>& of_devices(Engine& engine) {
+    return engine.*(&EngineQueues::device_ready_queues_);
+  }
+  static void set_for_this_thread(Engine& engine, const std::shared_ptr<ReadyQueue>& queue) {
+    (engine.*(&EngineQueues::init_local_ready_queue))(queue);
+  }
+};
+
+// The pass in which this thread computes a node, or null. The engine gives a member of it away, and no more.
+GraphTask* current_task() {
+  auto* exec_info = torch::autograd::get_current_graph_task_exec_info();
+  if (exec_info == nullptr) return nullptr;
+  C10_DIAGNOSTIC_PUSH_AND_IGNORED_IF_DEFINED("-Winvalid-offsetof")
+  const auto* address = reinterpret_cast<const std::byte*>(exec_info) - offsetof(GraphTask, exec_info_);
+  C10_DIAGNOSTIC_POP()
+  return const_cast<GraphTask*>(reinterpret_cast<const GraphTask*>(address));
+}
+
+// The type of an absent device that there are gradients on; CPU if there are none.
+DeviceType absent_device_met(const std::vector<Edge>& roots) {
+  const auto& guards = process().device_guards;
+  std::vector<const Node*> pending;
+  std::unordered_set<const Node*> seen;
+  const auto visit = [&](const Edge& edge) {
+    if (edge.function && seen.insert(edge.function.get()).second) pending.push_back(edge.function.get());
+  };
+  for (const auto& root : roots) visit(root);
+  while (!pending.empty()) {
+    const auto* node = pending.back();
+    pending.pop_back();
+    for (size_t input = 0; input < node->num_inputs(); ++input) {
+      const auto& metadata = node->input_metadata(input);
+      if (metadata.was_default_constructed()) continue;
+      const auto type = metadata.device().type();
+      if (guards.answers_for(type)) return type;
+    }
+    for (const auto& edge : node->next_edges()) visit(edge);
+  }
+  return DeviceType::CPU;
+}
+
+// Waits until no other thread goes backward on fakes.
+void wait_for_turn(Engine& engine) {
+  while (process().fake_backwards.under_way_in == getpid()) {
+    if (PyErr_CheckSignals() != 0) throw python_error();
+    const py::gil_scoped_release others_go_on;
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  // The thread that was about to end the pass is not in the child of a fork; its queue is.
+  if (process().fake_backwards.under_way_in != 0) EngineQueues::of_devices(engine).clear();
+}
+
+// The edge that a pass begins at, for one of the objects that torch's engine takes for it.
+Edge root_edge(PyObject* object) {
+  if (THPVariable_Check(object)) {
+    const auto& tensor = THPVariable_Unpack(object);
+    return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor) : Edge();
+  }
+  const auto node = PyRef::steal(PyObject_GetAttrString(object, "node"));
+  if (torch::autograd::THPCppFunction_Check(node.get()))
+    return {reinterpret_cast<torch::autograd::THPCppFunction*>(node.get())->cdata, 0};
+  if (PyObject_TypeCheck(node.get(), &THPFunctionType))
+    return {reinterpret_cast<THPFunction*>(node.get())->cdata, 0};
+  return {};  // the engine says what is wrong with it
+}
+
+std::vector<Edge> root_edges(PyObject* tensors) {
+  std::vector<Edge> edges;
+  for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(tensors); ++index)
+    edges.push_back(root_edge(PyTuple_GET_ITEM(tensors, index)));
+  return edges;
+}
+
+}  // namespace
+
+FakeBackward::FakeBackward(const std::vector<Edge>& roots) {
+  // What a hook begins in the middle of such a pass finds all that it needs.
+  if (goes_backward_on_fakes()) return;
+  const auto type = absent_device_met(roots);
+  if (type == DeviceType::CPU) return;
+  auto& engine = Engine::get_default_engine();
+  {
+    const py::gil_scoped_release threads_of_real_devices_start;
+    engine.initialize_device_threads_pool();
+  }
+  wait_for_turn(engine);
+
+  auto& of_devices = EngineQueues::of_devices(engine);
+  if (of_devices.empty()) {
+    // In the middle of a pass that is not of this kind the thread has a queue to come back to.
+    auto* task = current_task();
+    const auto queue = task == nullptr ? std::make_shared<ReadyQueue>() : task->cpu_ready_queue_;
+    if (task == nullptr) EngineQueues::set_for_this_thread(engine, queue);
+    of_devices.assign(std::numeric_limits<c10::DeviceIndex>::max(), queue);
+    has_queues_ = true;
+  }
+  if (!at::getAccelerator().has_value()) let_count_as_built(type);
+  process().device_guards.lend();
+  process().fake_backwards.under_way_in = getpid();
+  process().fake_backwards.type = type;
+  thread_state.begins_fake_backward = true;
+  active_ = true;
+}
+
+FakeBackward::~FakeBackward() {
+  if (!active_) return;
+  thread_state.begins_fake_backward = false;
+  process().fake_backwards.type = DeviceType::CPU;
+  process().fake_backwards.under_way_in = 0;
+  process().device_guards.take_back();
+  if (has_queues_) EngineQueues::of_devices(Engine::get_default_engine()).clear();
+}
+
+bool goes_backward_on_fakes(DeviceType type) {
+  return process().fake_backwards.type == type &&
+         (thread_state.begins_fake_backward || torch::autograd::get_current_graph_task_id() != -1);
+}
+
+bool goes_backward_on_fakes() {
+  const DeviceType type = process().fake_backwards.type;
+  return type != DeviceType::CPU && goes_backward_on_fakes(type);
+}
+
+void let_engine_know(c10::Stream stream) {
+  auto* task = current_task();
+  if (task == nullptr || stream.device_index() < 0) return;
+  auto& streams = task->caller_current_streams_;
+  const auto index = static_cast<size_t>(stream.device_index());
+  if (streams.size() <= index) streams.resize(index + 1);
+  if (!streams[index].has_value()) streams[index] = stream;
+}
+
+PyObject* run_backward(PyObject* function, PyObject* tensors, PyObject* args, PyObject* kwargs) {
+  const auto first = PyRef::steal(PyTuple_Pack(1, tensors));
+  const auto all_args = PyRef::steal(PySequence_Concat(first.get(), args));
+  PyObject* result = nullptr;
+  if (process().device_guards.any_for_good() && PyTuple_Check(tensors)) {
+    const FakeBackward fake(root_edges(tensors));
+    result = PyObject_Call(function, all_args.get(), kwargs);
+  } else {
+    result = PyObject_Call(function, all_args.get(), kwargs);
+  }
+  if (result == nullptr) throw python_error();
+  return result;
+}
+
+}  // namespace fastfake

@@ -1,0 +1,43 @@
+"""Backward passes through fake tensors on devices that are not there.
+
+torch's autograd engine wants threads and streams of each device type but the CPU's. All passes that Python starts go
+through one object, which is this module's while fastfake is installed; native code has the engine do without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.variable import Variable
+
+from . import _C
+
+if TYPE_CHECKING:
+    from .rebinding import Undo
+
+__all__ = ["put_in_place"]
+
+
+class Engine(torch._C._ImperativeEngine):
+    """torch's engine; it also goes backward on devices that are not there."""
+
+    def run_backward(self, tensors: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute gradients. The arguments are those of torch's method of this name."""
+        return _C.run_backward(super().run_backward, tensors, args, kwargs)
+
+
+_ENGINE = Engine()
+
+
+def put_in_place() -> Undo:
+    """Let torch use this engine. Gives what takes that back, unless somebody put another one in place since."""
+    before = Variable._execution_engine
+    Variable._execution_engine = _ENGINE
+
+    def undo() -> None:
+        if Variable._execution_engine is _ENGINE:
+            Variable._execution_engine = before
+
+    return undo

@@ -5,6 +5,7 @@
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/native_detach.h"
+#include "dispatch/pretended_device.h"
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
@@ -118,6 +119,9 @@ PYBIND11_MODULE(_C, module) {
              context.leave();
            }));
 
+  module.def(
+      "is_absent", [](c10::Device device) { return process().device_guards.answers_for(device.type()); },
+      py::arg("device"));
   module.def("device_object", wrap_pybind_function(device_object), py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
@@ -129,6 +133,14 @@ PYBIND11_MODULE(_C, module) {
                    run_backward(function.ptr(), tensors.ptr(), args.ptr(), kwargs.ptr()));
              }),
              py::arg("function"), py::arg("tensors"), py::arg("args"), py::arg("kwargs"));
+
+  module.def("pretend_cuda", wrap_pybind_function(pretend_cuda), py::arg("major"), py::arg("minor"));
+  module.def("stop_pretending", wrap_pybind_function(stop_pretending));
+  module.def("pretends_cuda", [] { return process().pretended_device.active.load(); });
+  module.def("pretended_index", [] { return static_cast<int>(thread_state.pretended_index); });
+  module.def(
+      "set_pretended_index",
+      [](int index) { thread_state.pretended_index = static_cast<signed char>(index); }, py::arg("index"));
 
   module.def("cache_statistics", wrap_pybind_function(cache_statistics));
   module.def("cache_clear", wrap_pybind_function([] { process().cache.clear(); }));

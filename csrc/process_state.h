@@ -13,6 +13,7 @@
 #include "cache/vouched_operators.h"
 #include "dispatch/device_guards.h"
 #include "dispatch/fake_backward.h"
+#include "dispatch/pretended_device.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/registered_classes.h"
@@ -29,6 +30,7 @@ struct ProcessState {
   InternedDevices devices;
   DeviceGuards device_guards;
   FakeBackwards fake_backwards;
+  PretendedDevice pretended_device;
   OperatorTable operators;
   VouchedOperators vouched_operators;
   Registrations registrations;

@@ -25,8 +25,8 @@ class Registrations {
  public:
   Registrations();
 
-  // Something was registered, or will have been before the GIL is released. From any thread, without the GIL
-  // too.
+  // Something was registered, or will have been before the GIL is released; or anything else is new that any
+  // answer may depend on. From any thread, without the GIL too.
   void note() noexcept { noted_.store(true, std::memory_order_release); }
 
   // Watches dictionaries, of which there are few, for every change, and a list for its length.

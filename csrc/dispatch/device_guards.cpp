@@ -1,7 +1,9 @@
 #include "dispatch/device_guards.h"
 
+#include "dispatch/built_accelerators.h"
 #include "dispatch/fake_backward.h"
 #include "dispatch/thread_state.h"
+#include "process_state.h"
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/Exception.h>
@@ -44,7 +46,7 @@ std::array<AbsentDeviceGuard, sizeof...(type)> one_for_each(std::index_sequence<
 }  // namespace
 
 bool AbsentDeviceGuard::is_asked_for_fake() const {
-  if (thread_state.inside_kernel || goes_backward_on_fakes()) return true;
+  if (thread_state.inside_kernel || counts_as_built(type_)) return true;
   if (c10::impl::TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE).has_value())
     return true;
   TORCH_CHECK(torchs_ != nullptr, "PyTorch is not linked with support for ", type_, " devices");
@@ -52,7 +54,10 @@ bool AbsentDeviceGuard::is_asked_for_fake() const {
 }
 
 c10::Device AbsentDeviceGuard::getDevice() const {
-  return is_asked_for_fake() ? no_index() : torchs_->getDevice();
+  if (!is_asked_for_fake()) return torchs_->getDevice();
+  if (type_ == DeviceType::CUDA && process().pretended_device.active)
+    return {type_, thread_state.pretended_index};
+  return no_index();
 }
 
 c10::Stream AbsentDeviceGuard::getNewStream(c10::Device device, int priority) const {
@@ -75,7 +80,7 @@ void AbsentDeviceGuard::record(void** event, const c10::Stream& stream, c10::Dev
 }
 
 c10::DeviceIndex AbsentDeviceGuard::deviceCount() const noexcept {
-  return torchs_ != nullptr || goes_backward_on_fakes() ? 0 : -1;
+  return torchs_ != nullptr || counts_as_built(type_) ? 0 : -1;
 }
 
 DeviceGuards::DeviceGuards() : guards_(one_for_each(std::make_index_sequence<types>())) {}

@@ -103,6 +103,9 @@ def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> No
 def in_kernel_invocation() -> bool:
     """Whether this thread is inside a KernelInvocation."""
 
+def is_absent(device: torch.device) -> bool:
+    """Whether torch has no device of this type, while there are modes or fake tensors on such."""
+
 def device_object(device: torch.device) -> torch.device:
     """Return the one, immortal object for a device, of which there will be fake tensors; they hold no other."""
 
@@ -151,6 +154,25 @@ def run_backward(
         args: its further arguments by position.
         kwargs: its arguments by name.
     """
+
+def pretend_cuda(major: int, minor: int) -> None:
+    """Let torch's C++ code find devices of CUDA with the compute capability ``major``.``minor``.
+
+    Raises:
+        RuntimeError: it does already.
+    """
+
+def stop_pretending() -> None:
+    """End what `pretend_cuda` began, if it did."""
+
+def pretends_cuda() -> bool:
+    """Whether `pretend_cuda` has begun, and `stop_pretending` has not ended, the claim of devices."""
+
+def pretended_index() -> int:
+    """The index of the claimed device that is this thread's current one."""
+
+def set_pretended_index(index: int) -> None:
+    """Make the claimed device ``index``, one of torch's device indices, this thread's current one."""
 
 def cache_statistics() -> tuple[int, int, dict[str, int], int]:
     """Return hits, misses, bypasses by reason, and the number of entries."""

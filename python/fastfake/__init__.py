@@ -38,6 +38,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from .memo import SymNumberMemoDescriptor
     from .metadata import TensorMetadata, extract_tensor_metadata
     from .miss import crosscheck as _crosscheck
+    from .pretend import pretend
     from .queries import (
         disable_fake_tensor_cache,
         get_plain_tensors,
@@ -94,6 +95,7 @@ __all__ = [
     "is_fake",
     "is_installed",
     "maybe_get_fake_mode",
+    "pretend",
     "set_cache_limit",
     "uninstall",
     "unset_fake_temporarily",

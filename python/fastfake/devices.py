@@ -30,6 +30,8 @@ def init_gpu_context(device: torch.device) -> None:
 
     Autograd's device threads need a context even for tensors without data.
     """
+    if _C.pretends_cuda():
+        return
     accelerator = torch.accelerator.current_accelerator(True)
     if accelerator is not None and accelerator.type == device.type:
         make = torch.empty if torch.version.hip is None else torch.zeros
@@ -63,7 +65,7 @@ def avoid_device_init() -> bool:
             raise AssertionError("Cannot have both xpu and cuda compiled")
         return not torch.xpu.is_available()
     hpu = getattr(torch, "hpu", None)
-    usable = torch.cuda.is_available() or (hpu is not None and hpu.is_available())
+    usable = (torch.cuda.is_available() and not _C.pretends_cuda()) or (hpu is not None and hpu.is_available())
     return not (usable or _is_privateuse1_backend_available())
 
 

@@ -12,7 +12,7 @@ from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits
 from .real_propagation import infer_fake_kernel
 
-__all__ = ["operator_profile", "prim_meta", "registered_by_user", "special_cased_by_torch"]
+__all__ = ["memory_of_accelerators", "operator_profile", "prim_meta", "registered_by_user", "special_cased_by_torch"]
 
 
 def prim_meta(call: Call, traits: OperatorTraits) -> object:
@@ -50,6 +50,20 @@ def registered_by_user(call: Call) -> object:
         if result is NOT_HANDLED:
             raise
         return result
+
+
+def memory_of_accelerators(call: Call) -> object:
+    """Run `Tensor.pin_memory` and `Tensor.record_stream`, which torch raises for; its rule for the former is to raise.
+
+    A fake tensor does not tell whether it is pinned.
+    """
+    if call.func is torch.ops.aten._pin_memory.default:
+        tensor = call.args[0]
+        with call.mode:
+            return tensor.new_empty_strided(tensor.size(), tensor.stride())
+    if call.func is torch.ops.aten.record_stream.default:
+        return None
+    return NOT_HANDLED
 
 
 def special_cased_by_torch(call: Call) -> object:

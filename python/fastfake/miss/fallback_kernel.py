@@ -12,6 +12,7 @@ from torch._subclasses.meta_utils import is_sparse_any
 from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
+from .. import _C
 from ..errors import UnsupportedOperatorException
 from .call import Call
 
@@ -66,6 +67,8 @@ def run_fallback_kernel(
 ) -> Any:
     """Run ``func`` on zeros of the arguments' shapes and convert what it returns.
 
+    Zeros for tensors on devices that are not there are on the CPU, and so is the computation.
+
     Args:
         fake_mode: the mode of arguments and results.
         func: the operator.
@@ -77,11 +80,20 @@ def run_fallback_kernel(
     if torch.Tag.inplace_view in func.tags:
         raise orig_not_implemented_exception
     fake_of_zeros: dict[int, Tensor] = {}
+    absent: set[torch.device] = set()
+
+    def present(device: torch.device) -> torch.device:
+        if not _C.is_absent(device):
+            return device
+        absent.add(device)
+        return torch.device("cpu")
 
     def zeros_for(arg: object) -> object:
+        if isinstance(arg, torch.device):
+            return present(arg)
         if not fake_mode.is_our_fake(arg):
             return arg
-        zeros = torch.zeros_like(arg, device=arg.fake_device)
+        zeros = torch.zeros_like(arg, device=present(arg.fake_device))
         if arg.is_sparse:
             zeros._coalesced_(arg.is_coalesced())
         fake_of_zeros[id(zeros)] = arg
@@ -101,7 +113,13 @@ def run_fallback_kernel(
             return argument
         if not is_sparse_any(t) and _storage_id(t) in storages_of_args:
             raise orig_not_implemented_exception
-        return fake_mode.fake_tensor_converter.from_real_tensor(fake_mode, t)
+        if len(absent) > 1 or (absent and is_sparse_any(t)):
+            raise orig_not_implemented_exception
+        fake: Tensor = fake_mode.fake_tensor_converter.from_real_tensor(fake_mode, t)
+        for device in absent:
+            with fake_mode:
+                fake = torch.empty_strided(fake.size(), fake.stride(), dtype=fake.dtype, device=device)
+        return fake
 
     return pytree.tree_map_only(Tensor, convert, results)
 

@@ -64,6 +64,7 @@ def _fake_results(call: Call, traits: OperatorTraits) -> object:
         lambda: fake_implementations.operator_profile(call),
         lambda: real_propagation.infer_missing_fake_kernel(call),
         lambda: fake_implementations.registered_by_user(call),
+        lambda: fake_implementations.memory_of_accelerators(call),
         lambda: fake_implementations.special_cased_by_torch(call),
     ):
         result = step()

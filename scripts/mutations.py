@@ -87,6 +87,7 @@ WATCHED_BY = {
     "rule: argument with keys of its own": (
         "tests/test_dispatch_cache.py::test_what_cannot_be_cached_is_counted_with_its_reason"
     ),
+    "rule: convolution that torch.jit traces": "tests/test_jit_tracing.py::test_the_graph_is_that_of_real_tensors",
     "rule: index that is a mask": "tests/test_call_key.py::test_masks_have_no_known_number_of_elements",
     **_each(
         "tests/test_recipe.py::test_a_result_of_which_a_recipe_would_lose_something_is_computed_each_time",

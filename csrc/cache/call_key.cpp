@@ -8,6 +8,7 @@
 
 #include <ATen/core/Generator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/csrc/jit/frontend/tracer.h>
 
 #include <array>
 #include <cstring>
@@ -67,6 +68,8 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   words_.add(thread_settings());
   words_.add(mode.key_bits() | static_cast<uint64_t>(kept("thread: in a kernel", in_kernel_invocation(&mode)))
                                    << 5);
+  if (op.is_convolution && kept("rule: convolution that torch.jit traces", torch::jit::tracer::isTracing()))
+    return "torch.jit traces";
   if (op.reads_attention_settings) words_.add(attention_settings());
   const auto python_settings = process().python_settings.number();
   if (C10_UNLIKELY(python_settings == PythonSettings::not_comparable)) return "setting of another kind";

@@ -131,6 +131,7 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
                             name.find("multi_head_attention") != std::string_view::npos ||
                             name.find("transformer_encoder_layer") != std::string_view::npos;
   facts->reads_attention_settings = kept("which operators are attention", is_attention);
+  facts->is_convolution = name == "aten::convolution";
   facts->is_index = op.hasTag(at::Tag::dynamic_output_shape) && facts->bypass == nullptr;
   return *facts_.emplace(id_of(op), std::move(facts)).first->second;
 }

@@ -25,6 +25,8 @@ struct OperatorFacts {
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.
   bool reads_attention_settings = false;
+  // aten::convolution: torch.jit traces the operator that it consists of, so that one has to be called then.
+  bool is_convolution = false;
 };
 
 // The facts of all operators called so far. The GIL guards it.

@@ -14,6 +14,7 @@ from . import (
     fake_implementations,
     higher_order,
     higher_order_cache,
+    jit_tracing,
     meta_kernel,
     real_propagation,
     subclasses,
@@ -34,6 +35,10 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
 
     Returns NotImplemented if a tensor subclass among the arguments is to be asked first.
     """
+    if jit_tracing.is_under_way():
+        result = jit_tracing.run(mode, func, args, kwargs)
+        if result is not NOT_HANDLED:
+            return result
     call = Call(mode, func, args, kwargs)
     if subclasses.found_in(call.flat_args):
         return NotImplemented

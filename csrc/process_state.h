@@ -14,6 +14,7 @@
 #include "dispatch/device_guards.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
+#include "objects/known_storages.h"
 #include "objects/registered_classes.h"
 #include "symbolic/symbol_table.h"
 
@@ -26,6 +27,7 @@ struct ProcessState {
   FakeModeClass fake_mode;
   InstanceCheck instance_check;
   InternedDevices devices;
+  KnownStorages known_storages;
   DeviceGuards device_guards;
   OperatorTable operators;
   VouchedOperators vouched_operators;

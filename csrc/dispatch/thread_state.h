@@ -5,7 +5,10 @@ namespace fastfake {
 
 struct ThreadState {
   bool inside_kernel = false;  // see KernelInvocation
-  bool forces_modes = false;   // whether is_forced() can be true of any mode
+  // What becomes of known values in calls that this thread makes: 0 if they are followed. Otherwise a call is
+  // being computed, and those that it makes on the way give no values; the number is for Python's use.
+  int following = 0;
+  bool forces_modes = false;  // whether is_forced() can be true of any mode
 };
 
 inline constinit thread_local ThreadState thread_state;

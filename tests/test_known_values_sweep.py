@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,19 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.usefixtures("quiet_fake_tensor
 MOST = 8
 LIMIT = 10_000
 JOBS = [(name, dtype) for name, op in OPS.items() if (dtype := usual_dtype(op)) is not None]
+
+# Without gradients these take another algorithm; modes see what is called with them.
+COMPUTED_OTHERWISE_BELOW_AUTOGRAD = frozenset(
+    {
+        "linalg.cond",
+        "linalg.eigvalsh",
+        "linalg.lstsq",
+        "linalg.lstsq.grad_oriented",
+        "linalg.matrix_norm",
+        "linalg.svdvals",
+        "norm.nuc",
+    }
+)
 
 # What only reads elements raises without known values, and so has no metadata to compare.
 NEEDS_VALUES = ("DataDependentOutputException", "DynamicOutputShapeException")
@@ -76,21 +90,22 @@ def copied() -> Callable[[torch.Tensor], torch.Tensor]:
     memo: dict[int, object] = {}
 
     def copy_of(t: torch.Tensor) -> torch.Tensor:
-        import copy
-
-        return copy.deepcopy(t.detach(), memo).requires_grad_(t.requires_grad)
+        detached = t.detach()
+        copied = copy.deepcopy(detached, memo) if t.layout == torch.strided else detached.clone()
+        return copied.requires_grad_(t.requires_grad)
 
     return copy_of
 
 
-def wrong_values(fakes: list[object], reals: list[object]) -> list[str]:
+def wrong_values(fakes: list[object], reals: list[object], *, rounded: bool) -> list[str]:
+    error = 1e-4 if rounded else 0
     found = []
     for number, (fake, real) in enumerate(zip(fakes, reals, strict=True)):
         value = fake.constant if isinstance(fake, FakeTensor) else None
         if value is None or not isinstance(real, torch.Tensor):
             continue
         with contextlib.suppress(AssertionError):
-            torch.testing.assert_close(value, real.detach(), rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(value, real.detach(), rtol=error, atol=error, equal_nan=True)
             continue
         found.append(f"leaf {number}: {value.flatten()[:6].tolist()} instead of {real.flatten()[:6].tolist()}")
     return found
@@ -100,6 +115,7 @@ def wrong_values(fakes: list[object], reals: list[object]) -> list[str]:
 def test_an_operator_gives_the_values_of_a_real_run_and_the_metadata_of_one_without(
     name: str, dtype: torch.dtype
 ) -> None:
+    rounded = name in COMPUTED_OTHERWISE_BELOW_AUTOGRAD
     found = []
     with ours():
         for case in thinned(sample_cases(OPS[name], dtype), MOST):
@@ -112,5 +128,5 @@ def test_an_operator_gives_the_values_of_a_real_run_and_the_metadata_of_one_with
                 ]
             reals = run_for_real(case)
             if reals is not None and known.error is None:
-                found += [(case.variant, case.number, wrong) for wrong in wrong_values(fakes, reals)]
+                found += [(case.variant, case.number, wrong) for wrong in wrong_values(fakes, reals, rounded=rounded)]
     assert not found, "\n".join(map(str, found[:12]))

@@ -19,7 +19,7 @@ from fastfake import FakeTensorMode
 
 pytestmark = pytest.mark.exhaustive
 
-Metadata = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+Metadata = tuple[tuple[int, ...], tuple[int | None, ...], torch.dtype, torch.device]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Model:
         name: under which the library makes it.
         size: of the square images, in pixels.
         settings: for the library.
-        shape: of the batch, where it is no batch of images; a list of as many batches for several arguments.
+        shape: of the batch, where it is no batch of images.
     """
 
     library: str
@@ -39,7 +39,6 @@ class Model:
     size: int = 64
     settings: tuple[tuple[str, Any], ...] = ()
     shape: tuple[int, ...] | None = None
-    arguments: int = 1
 
     def __str__(self) -> str:
         return f"{self.library}-{self.name}"
@@ -48,14 +47,12 @@ class Model:
         model: torch.nn.Module = makers()[self.library](self.name, **dict(self.settings))
         return model
 
-    def batch(self) -> list[torch.Tensor]:
-        return [torch.randn(self.shape or (2, 3, self.size, self.size)) for _ in range(self.arguments)]
+    def batch(self) -> torch.Tensor:
+        return torch.randn(self.shape or (2, 3, self.size, self.size))
 
 
-def torchvision(
-    name: str, size: int = 64, shape: tuple[int, ...] | None = None, arguments: int = 1, **settings: Any
-) -> Model:
-    return Model("torchvision", name, size, (("weights", None), *settings.items()), shape, arguments)
+def torchvision(name: str, size: int = 64, shape: tuple[int, ...] | None = None, **settings: Any) -> Model:
+    return Model("torchvision", name, size, (("weights", None), *settings.items()), shape)
 
 
 def timm(name: str, size: int = 64, **settings: Any) -> Model:
@@ -72,16 +69,14 @@ MODELS = [
     torchvision("googlenet", init_weights=False),
     torchvision("inception_v3", 75, init_weights=False, aux_logits=False),
     torchvision("lraspp_mobilenet_v3_large", weights_backbone=None),
-    torchvision("maxvit_t", 224),
     torchvision("mnasnet0_5"),
     torchvision("mobilenet_v2"),
     torchvision("mobilenet_v3_small"),
-    torchvision("mvit_v2_s", shape=(1, 3, 16, 224, 224)),
     torchvision("r3d_18", shape=(1, 3, 4, 32, 32)),
-    torchvision("raft_small", shape=(1, 3, 128, 128), arguments=2),
     torchvision("regnet_y_400mf"),
     torchvision("resnet18"),
     torchvision("shufflenet_v2_x0_5"),
+    torchvision("squeezenet1_0"),
     torchvision("squeezenet1_1"),
     torchvision("swin3d_t", shape=(1, 3, 4, 32, 32)),
     torchvision("swin_t"),
@@ -89,7 +84,7 @@ MODELS = [
     torchvision("vgg11_bn"),
     torchvision("vit_b_32", image_size=64),
     timm("cait_xxs24_224", img_size=64),
-    timm("coat_lite_tiny"),
+    timm("coat_lite_tiny", img_size=64),
     timm("convit_tiny", img_size=64),
     timm("convnextv2_atto"),
     timm("crossvit_tiny_240", 240),
@@ -105,6 +100,7 @@ MODELS = [
     timm("hgnetv2_b0"),
     timm("hrnet_w18_small"),
     timm("inception_next_atto"),
+    timm("lcnet_050"),
     timm("levit_128s", 224),
     timm("mambaout_femto"),
     timm("mixer_s32_224", img_size=64),
@@ -116,6 +112,7 @@ MODELS = [
     timm("regnetz_005"),
     timm("repvgg_a0"),
     timm("resnest14d"),
+    timm("starnet_s1"),
     timm("swinv2_cr_tiny_ns_224", img_size=64, window_size=2),
     timm("tiny_vit_5m_224", 224),
     timm("tnt_s_patch16_224", 224),
@@ -125,8 +122,8 @@ MODELS = [
     timm("xcit_nano_12_p16_224", img_size=64),
 ]
 
-# What real tensors cannot do with this torchvision, or what torch says of fake ones is wrong.
-DIFFERENT: dict[str, str] = {}
+# They draw weights again until all are within bounds, which is not to be known.
+DRAW_UNTIL_ALL_FIT = frozenset({"convnext_tiny", "swin3d_t", "swin_t", "swin_v2_t", "vit_b_32"})
 
 
 @functools.cache
@@ -142,7 +139,9 @@ def makers() -> dict[str, Any]:
 
 
 def metadata(t: torch.Tensor) -> Metadata:
-    return tuple(t.shape), t.stride(), t.dtype, t.device
+    # Where nothing is stepped along, torch's meta kernels do not always give the stride that real ones give.
+    strides = tuple(step if n > 1 else None for n, step in zip(t.shape, t.stride(), strict=True))
+    return tuple(t.shape), strides, t.dtype, t.device
 
 
 @contextlib.contextmanager
@@ -166,7 +165,7 @@ def trained(spec: Model) -> dict[str, Any]:
     """Build the model, run it forward and backward, and tell the metadata of all that comes up."""
     model = spec.make()
     with recorded_outputs(model) as outputs:
-        result = model(*spec.batch())
+        result = model(spec.batch())
     sum(t.float().sum() for t in tree_leaves(result) if isinstance(t, torch.Tensor)).backward()
     return {
         "outputs": outputs,
@@ -176,17 +175,17 @@ def trained(spec: Model) -> dict[str, Any]:
     }
 
 
-def test_there_are_sixty_models() -> None:
+def test_there_are_sixty_models_of_which_few_need_numbers_that_are_not_known() -> None:
     assert len(set(map(str, MODELS))) == 60
+    assert len(DRAW_UNTIL_ALL_FIT) <= 5
 
 
 @pytest.mark.parametrize("spec", MODELS, ids=str)
 def test_a_model_is_built_and_trained_with_the_metadata_of_a_real_one(spec: Model) -> None:
     makers()
-    torch.manual_seed(0)
-    with FakeTensorMode(known_values=True):
+    stand_in = 0.0 if spec.library == "torchvision" and spec.name in DRAW_UNTIL_ALL_FIT else None
+    with FakeTensorMode(known_values=True, unknown_items=stand_in):
         fake = trained(spec)
-    # Without the time that it takes to draw numbers, of which there are millions.
     real = trained(spec)
     for part, expected in real.items():
         assert fake[part] == expected, part

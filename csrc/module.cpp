@@ -15,8 +15,10 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fastfake {
@@ -91,6 +93,24 @@ PYBIND11_MODULE(_C, module) {
                return py::reinterpret_steal<py::object>(alias_of_fake(tensor.ptr()));
              }),
              py::arg("tensor"));
+  module.def("note_known_storage",
+             wrap_pybind_function([](const py::object& tensor, const py::object& owner) {
+               return process().known_storages.add(tensor.ptr(), owner.ptr());
+             }),
+             py::arg("tensor"), py::arg("owner"));
+  module.def("forget_known_storage",
+             wrap_pybind_function([](uintptr_t storage) { process().known_storages.remove(storage); }),
+             py::arg("storage"));
+  module.def(
+      "owner_of_known_storage", wrap_pybind_function([](const py::object& tensor) {
+        return py::reinterpret_steal<py::object>(process().known_storages.owner_of(tensor.ptr()).release());
+      }),
+      py::arg("tensor"));
+  module.def("set_following", wrap_pybind_function([](int following) {
+               return std::exchange(thread_state.following, following);
+             }),
+             py::arg("following"));
+  module.def("following", [] { return thread_state.following; });
   module.def("register_symbols",
              wrap_pybind_function([](const py::type& sym_node, const py::object& news,
                                      const py::list& pre_dispatch_modes, const py::module_& logging) {

@@ -16,6 +16,7 @@
 #include "dispatch/pretended_device.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
+#include "objects/known_storages.h"
 #include "objects/registered_classes.h"
 #include "symbolic/symbol_table.h"
 
@@ -28,6 +29,7 @@ struct ProcessState {
   FakeModeClass fake_mode;
   InstanceCheck instance_check;
   InternedDevices devices;
+  KnownStorages known_storages;
   DeviceGuards device_guards;
   FakeBackwards fake_backwards;
   PretendedDevice pretended_device;

@@ -46,7 +46,17 @@ WATCHED_BY = {
         "mode: meta",
         "mode: unsafe data_ptr",
         "mode: static shapes",
+        "mode: known values",
         "mode: settings of the ShapeEnv",
+    ),
+    "mode: limit of known values": (
+        "tests/test_call_key.py::test_a_call_under_another_limit_of_known_values_is_another_call"
+    ),
+    "thread: values are not followed": (
+        "tests/test_call_key.py::test_what_is_computed_on_the_way_is_not_the_answer_of_a_call_that_follows_values"
+    ),
+    "rule: argument on the storage of a known value": (
+        "tests/test_known_values.py::test_a_tensor_that_was_given_the_storage_of_a_known_value_writes_to_it"
     ),
     "thread: in a kernel": (
         "tests/test_kernel_invocation.py::test_what_is_computed_while_it_is_assigned_is_not_the_answer_afterwards"

@@ -16,7 +16,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fastfake import FakeTensorMode, cache_entries, disable_fake_tensor_cache
+from fastfake import _C, FakeTensorMode, cache_entries, disable_fake_tensor_cache
 
 aten = torch.ops.aten
 
@@ -126,6 +126,7 @@ FLAGS: dict[str, tuple[str, Callable[[], object]]] = {
     "mode: meta": ("allow_meta", lambda: False),
     "mode: unsafe data_ptr": ("_allow_unsafe_data_ptr_access", lambda: False),
     "mode: static shapes": ("static_shapes", lambda: False),
+    "mode: known values": ("known_values", lambda: 8),
     "mode: settings of the ShapeEnv": ("shape_env", lambda: ShapeEnv(specialize_zero_one=False)),
 }
 
@@ -143,6 +144,29 @@ def test_a_call_under_a_mode_with_another_flag_is_another_call(mode: FakeTensorM
             return x.sin()
 
     check(mode, x.sin, changed)
+
+
+def test_a_call_under_another_limit_of_known_values_is_another_call(mode: FakeTensorMode) -> None:
+    def limited(limit: int) -> Call:
+        def call() -> object:
+            with mock.patch.object(mode, "known_values", limit):
+                return torch.zeros(3)
+
+        return call
+
+    for limit, is_known in ((2, False), (3, True), (2, False)):
+        assert (limited(limit)().constant is not None) == is_known  # type: ignore[attr-defined]
+
+
+def test_what_is_computed_on_the_way_is_not_the_answer_of_a_call_that_follows_values(mode: FakeTensorMode) -> None:
+    mode.known_values = 8
+    before = _C.set_following(1)
+    try:
+        for _ in range(2):
+            assert torch.zeros(3).constant is None  # type: ignore[attr-defined]
+    finally:
+        _C.set_following(before)
+    assert torch.zeros(3).constant is not None  # type: ignore[attr-defined]
 
 
 def pairs() -> dict[str, tuple[Call, Call]]:

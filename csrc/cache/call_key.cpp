@@ -4,6 +4,7 @@
 #include "cache/settings.h"
 #include "dispatch/kernel_invocation.h"
 #include "objects/fake_tensor.h"
+#include "process_state.h"
 #include "symbolic/shape_meta.h"
 
 #include <ATen/core/Generator.h>
@@ -68,6 +69,7 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   words_.add(thread_settings());
   words_.add(mode.key_bits() | static_cast<uint64_t>(kept("thread: in a kernel", in_kernel_invocation(&mode)))
                                    << 5);
+  if (C10_UNLIKELY(mode.follows_values())) words_.add(kept("mode: limit of known values", mode.known_values));
   if (op.is_convolution && kept("rule: convolution that torch.jit traces", torch::jit::tracer::isTracing()))
     return "torch.jit traces";
   if (op.reads_attention_settings) words_.add(attention_settings());
@@ -160,6 +162,12 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl, c10::Device device) {
   const auto keys = impl->key_set();
   if (C10_UNLIKELY(keys.has_any(kinds_that_are_not_dense) || !impl->has_storage()))
     return layout_bypass(*impl);
+  // Not every alias of a known value has it: one may have got its storage by the assignment of `data`.
+  if (C10_UNLIKELY(mode_->has_followed_values) &&
+      kept("rule: argument on the storage of a known value",
+           process().known_storages.contains(impl->storage().unsafeGetStorageImpl()))) {
+    return "known value";
+  }
   if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) return add_symbolic_tensor(impl, device);
   auto* storage = impl->storage().unsafeGetStorageImpl();
   const auto storage_bytes = storage->sym_nbytes();

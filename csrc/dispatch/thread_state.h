@@ -8,6 +8,9 @@ struct ThreadState {
   bool forces_modes = false;          // whether is_forced() can be true of any mode
   bool begins_fake_backward = false;  // see FakeBackward
   signed char pretended_index = 0;    // of the current device, see PretendedDevice
+  // What becomes of known values in calls that this thread makes: 0 if they are followed. Otherwise a call is
+  // being computed, and those that it makes on the way give no values; the number is for Python's use.
+  int following = 0;
 };
 
 inline constinit thread_local ThreadState thread_state;

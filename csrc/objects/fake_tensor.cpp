@@ -50,7 +50,7 @@ void register_fake_tensor_class(PyTypeObject* type) {
   registered.type = type;
   registered.fake_device = slot_offset(type, "_fake_device");
   registered.fake_mode = slot_offset(type, "fake_mode");
-  registered.constant = slot_offset(type, "constant");
+  registered.constant = slot_offset(type, "_constant");
   registered.real_tensor = slot_offset(type, "real_tensor");
   registered.pytype = slot_offset(type, "pytype");
   registered.dispatch_keys = slot_offset(type, "dispatch_keys");

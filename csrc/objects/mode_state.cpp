@@ -6,6 +6,7 @@
 #include "process_state.h"
 
 #include <array>
+#include <limits>
 #include <utility>
 
 namespace fastfake {
@@ -57,6 +58,29 @@ int set_epoch(PyObject* self, PyObject* value, void* /*closure*/) {
   if (epoch == -1 && PyErr_Occurred() != nullptr) return -1;
   as_state(self)->epoch = epoch;
   return 0;
+}
+
+PyObject* get_known_values(PyObject* self, void* /*closure*/) {
+  const auto limit = as_state(self)->known_values;
+  return limit == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(limit);
+}
+
+int set_known_values(PyObject* self, PyObject* value, void* /*closure*/) {
+  HANDLE_TH_ERRORS
+  if (value == Py_None || value == Py_False) {
+    as_state(self)->known_values = 0;
+  } else if (value == Py_True) {
+    as_state(self)->known_values = ModeState::known_values_by_default;
+  } else {
+    const auto limit = PyLong_AsLongLong(value);
+    if (limit == -1 && PyErr_Occurred() != nullptr) return -1;
+    TORCH_CHECK_VALUE(limit > 0 && limit <= std::numeric_limits<uint32_t>::max(),
+                      "known_values must be a positive number of elements, True or None, not ", limit);
+    as_state(self)->known_values = static_cast<uint32_t>(limit);
+  }
+  if (as_state(self)->known_values != 0) as_state(self)->has_followed_values = true;
+  return 0;
+  END_HANDLE_TH_ERRORS_RET(-1)
 }
 
 // A deleted attribute keeps its value for C++ and is absent for Python until it is set again. torch sets
@@ -141,7 +165,7 @@ void mode_state_dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
-constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
+constinit std::array<PyGetSetDef, 15> mode_state_attributes = {{
     flag<0, &ModeState::allow_fallback_kernels>(
         "allow_fallback_kernels", "Whether an operator without a meta kernel may run on zeros."),
     flag<1, &ModeState::allow_non_fake_inputs>(
@@ -164,6 +188,8 @@ constinit std::array<PyGetSetDef, 14> mode_state_attributes = {{
      "Whether this thread computes metadata in a kernel: fake tensors of the mode say `meta` then.", nullptr},
     attribute<10, get_shape_env, set_shape_env>("shape_env", "The ShapeEnv of the mode, or None."),
     attribute<11, get_epoch, set_epoch>("epoch", "Advanced by users before each retrace on the same mode."),
+    attribute<12, get_known_values, set_known_values>(
+        "known_values", "The most elements of tensors whose values are followed; None where none are."),
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 }};
 

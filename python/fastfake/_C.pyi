@@ -30,7 +30,12 @@ class ModeState:
     in_kernel_invocation: bool
     shape_env: ShapeEnv | None
     epoch: int
+    @property
+    def known_values(self) -> int | None:
+        """The most elements of tensors whose values are followed; None where none are."""
 
+    @known_values.setter
+    def known_values(self, limit: int | None) -> None: ...
     def __enter__(self) -> Self:
         """Activate the mode, whole or, if that raises, not at all."""
 
@@ -55,6 +60,25 @@ def register_classes(
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
 ) -> None:
     """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
+
+def note_known_storage(tensor: torch.Tensor, owner: object) -> int:
+    """Note that the values on the storage of ``tensor`` are known.
+
+    Returns what names the storage to `forget_known_storage`, which is to be called before ``owner`` dies; 0 if the
+    storage is another owner's.
+    """
+
+def forget_known_storage(storage: int) -> None:
+    """Take back what `note_known_storage` noted."""
+
+def owner_of_known_storage(tensor: torch.Tensor) -> Any:
+    """Return the owner that was noted for the storage of ``tensor``; None if its values are not known."""
+
+def set_following(following: int) -> int:
+    """Set what becomes of known values in this thread's calls, and return what it was; 0 if results get values."""
+
+def following() -> int:
+    """Return what `set_following` set."""
 
 def alias_of_fake(tensor: object) -> torch.Tensor | None:
     """Make an alias of a fake tensor, without autograd history.

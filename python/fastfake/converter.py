@@ -19,7 +19,7 @@ from torch._subclasses.meta_utils import MetaConverter
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._mode_utils import no_dispatch
 
-from . import conversion_lock
+from . import conversion_lock, known_storage
 from .errors import UnsupportedFakeTensorException
 from .fake_tensor import FakeTensor
 from .torch_version import AT_LEAST_2_14
@@ -123,6 +123,9 @@ class FakeTensorConverter:
         """Forget the value of every fake tensor whose constant shares the storage of ``tensor``, a real tensor."""
         if isinstance(tensor, FakeTensor):
             raise AssertionError("Expected a real tensor, not a FakeTensor")
+        storage = known_storage.of_value(tensor)
+        if storage is not None:
+            storage.forget()
         relying = self.constant_storage_mapping.pop(StorageWeakRef(tensor._typed_storage()), ())
         for reference in relying:
             fake = reference()

@@ -20,7 +20,16 @@ from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
-from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
+from .miss import (
+    constants,
+    conversion,
+    fallback_kernel,
+    meta_kernel,
+    operator_traits,
+    pipeline,
+    real_crosscheck,
+    unknown_items,
+)
 from .origins import hide_from_dynamo, hide_from_symbols
 from .thread_state import EnterStack, Entry, leaks_are_detected
 from .torch_version import AT_LEAST_2_14
@@ -72,6 +81,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         shape_env: ShapeEnv | None = None,
         static_shapes: bool | None = None,  # by default, as there is a ShapeEnv or not
         export: bool = False,
+        known_values: bool | int | None = None,  # how many elements, at most
+        unknown_items: float | None = None,
     ) -> None:
         """Make a mode.
 
@@ -81,6 +92,17 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             shape_env: gives symbolic shapes to converted tensors.
             static_shapes: give integer shapes to converted tensors; by default so without a ShapeEnv.
             export: the mode serves torch.export, which does not want values of inputs to be remembered.
+            known_values: follow the values of tensors of at most so many elements, from the numbers that they are
+                made of through operators and writes, so that ``item()``, ``tolist()``, ``unique`` and conditions
+                tell the truth. True means 1024 elements; None, torch's rule, those of one element from
+                ``torch.tensor``, without factories. See `miss.known_values`.
+            unknown_items: what ``item()``, ``int()``, ``bool()`` and their like give for a tensor whose value is not
+                known, instead of raising an error: ``bool(unknown_items)`` for a bool tensor, ``int(unknown_items)``
+                for an integer one, ``float(unknown_items)`` and ``complex(unknown_items)`` for the others.
+
+        Raises:
+            TypeError: ``known_values`` or ``unknown_items`` is no number.
+            ValueError: ``known_values`` is not positive, or ``unknown_items`` is not finite.
         """
         in_use.ensure_installed()
         hide_from_dynamo()
@@ -95,6 +117,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             hide_from_symbols()
         self.shape_env = shape_env
         self.static_shapes = shape_env is None if static_shapes is None else static_shapes
+        self.known_values = known_values
+        self.unknown_items = unknown_items
         self.propagate_real_tensors = functorch_config.fake_tensor_propagate_real_tensors
         self.allow_meta = functorch_config.fake_tensor_allow_meta
         self._allow_unsafe_data_ptr_access = functorch_config.fake_tensor_allow_unsafe_data_ptr_access
@@ -109,6 +133,15 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         self._stack_trace = CapturedTraceback.extract()
         self._stack: str | None = None
         log.debug("create_mode 0x%x", id(self))
+
+    @property
+    def unknown_items(self) -> float | None:
+        """The number that stands for those that ``item()`` cannot know; None where it raises an error."""
+        return self._unknown_items
+
+    @unknown_items.setter
+    def unknown_items(self, number: float | None) -> None:
+        self._unknown_items = unknown_items.checked_stand_in(number)
 
     @property
     def stack(self) -> str:

@@ -15,7 +15,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, devices
+from . import _C, devices, known_storage
 from .logs import not_implemented_log
 from .memo import SymNumberMemoDescriptor
 from .thread_state import track_if_exporting
@@ -106,16 +106,16 @@ class FakeTensor(Tensor):
         dispatch_keys: the dispatch keys of the tensor that it stands for, where recorded.
     """
 
-    __slots__ = (*sorted(_FIELDS), "_memos")
+    __slots__ = (*sorted(_FIELDS - {"constant"} | {"_constant"}), "_memos")
 
     # What `copyreg` takes for the slots. The fields are in the dictionary for everybody who copies or swaps
     # tensors; whoever did both would swap them back.
     __slotnames__: ClassVar[list[str]] = ["_memos"]
 
+    _constant: Tensor | None
     _fake_device: torch.device
     _memos: dict[str, Any] | None
     fake_mode: FakeTensorMode
-    constant: Tensor | None
     real_tensor: Tensor | None
     pytype: type[Tensor] | None
     dispatch_keys: torch.DispatchKeySet | None
@@ -136,7 +136,7 @@ class FakeTensor(Tensor):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let derived classes convert results to themselves, as classes derived from Tensor do."""
         super().__init_subclass__(**kwargs)
-        cls.__slotnames__ = [name for name in copyreg._slotnames(cls) if name not in _FIELDS]  # type: ignore[attr-defined]
+        cls.__slotnames__ = [name for name in copyreg._slotnames(cls) if name not in _FIELDS | {"_constant"}]  # type: ignore[attr-defined]
         if "__torch_function__" not in vars(cls):
             cls.__torch_function__ = classmethod(Tensor.__torch_function__.__func__)  # type: ignore[attr-defined]
 
@@ -166,8 +166,7 @@ class FakeTensor(Tensor):
     def __setstate__(self, state: Any) -> None:
         """Take what `__getstate__` returned of another, and with a known value what keeps it true."""
         torch._utils._set_obj_state(self, state)
-        if self.constant is not None:
-            self.fake_mode.fake_tensor_converter.add_constant_storage_mapping(self)
+        self._rely_on_constant()
 
     def _reduce_ex_internal(self, proto: Any) -> tuple[Any, ...]:
         """Return what makes a tensor like this one, without attributes; `Tensor.__reduce_ex__` adds those.
@@ -191,9 +190,26 @@ class FakeTensor(Tensor):
         with no_dispatch(), torch._C.DisableTorchFunction():
             copy.deepcopy((self.constant, self.real_tensor), memo)
         copied = super().__deepcopy__(memo)
-        if isinstance(copied, FakeTensor) and copied.constant is not None:
-            copied.fake_mode.fake_tensor_converter.add_constant_storage_mapping(copied)
+        if isinstance(copied, FakeTensor):
+            copied._rely_on_constant()
         return copied
+
+    def _rely_on_constant(self) -> None:
+        """Note, in a copy, that its value is to be forgotten when that of another tensor on the storage is."""
+        if not known_storage.take_over(self) and self.constant is not None:
+            self.fake_mode.fake_tensor_converter.add_constant_storage_mapping(self)
+
+    @property
+    def constant(self) -> Tensor | None:
+        """A real tensor with the value where that is known, else None."""
+        value = self._constant
+        if value is not None and not known_storage.is_current(self, value):
+            self._constant = value = None
+        return value
+
+    @constant.setter
+    def constant(self, value: Tensor | None) -> None:
+        self._constant = value
 
     @property
     def fake_device(self) -> torch.device:
@@ -378,8 +394,20 @@ class FakeTensor(Tensor):
             raise AssertionError(f"Expected nested_int_memo to be torch.SymInt, got {type(memo)}")
         return memo * coeff
 
+    def __format__(self, spec: str) -> str:
+        """Format a number as such, where the mode was asked to give numbers and there is one."""
+        value = self.constant
+        has_number = self.fake_mode.unknown_items is not None or (
+            value is not None and known_storage.of_value(value) is not None
+        )
+        return format(self.item(), spec) if has_number and self.dim() == 0 else super().__format__(spec)
+
     def tolist(self) -> Any:
         """Return the elements as nested lists; each is what ``item()`` says of it."""
+        value = self.constant
+        if value is not None and known_storage.of_value(value) is not None:
+            with no_dispatch():
+                return value.tolist()
         if self.dim() == 0:
             return self.item()
         if self.dim() == 1:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch import Tensor
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.fx.operator_schemas import normalize_function
@@ -20,6 +19,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from .. import devices
 from ..fake_tensor import FakeTensor
+from . import known_values
 from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits, schema_info
 
@@ -35,8 +35,7 @@ aten = torch.ops.aten
 
 def may_be_remembered(mode: FakeTensorMode, t: Tensor) -> bool:
     """Whether ``t`` is a real tensor small enough to keep as a known value."""
-    # Read where users set it: those who want larger tensors folded assign to the variable of torch's module.
-    if t.numel() > torch_fake_tensor.CONSTANT_NUMEL_LIMIT:
+    if t.numel() > known_values.limit_of(mode):
         return False
     return not is_sparse_any(t) and not mode.is_our_fake(t) and t.device.type != "meta"
 
@@ -69,6 +68,9 @@ def lift_numbers(call: Call, traits: OperatorTraits) -> object:
         if copies_meta or _would_move_to_absent_device(call):
             return NOT_HANDLED
     out = call.func(*call.args, **call.kwargs)
+    kept = known_values.keep_lifted(call.mode, out)
+    if kept is not NOT_HANDLED:
+        return kept
     # Exactly a Tensor: cloning a wrapper subclass without dispatch would touch data that it does not have.
     if type(out) is Tensor and may_be_remembered(call.mode, out):
         with no_dispatch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,9 +16,11 @@ from . import (
     higher_order,
     higher_order_cache,
     jit_tracing,
+    known_values,
     meta_kernel,
     real_propagation,
     subclasses,
+    unknown_items,
 )
 from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits, is_higher_order, traits_of
@@ -50,11 +53,23 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
     if result is not NOT_HANDLED:
         return result
     _convert_arguments(call)
+    if unknown_items.is_item(func):
+        return unknown_items.number_of(call, lambda: _with_values(call, traits))
+    return _with_values(call, traits)
+
+
+def _with_values(call: Call, traits: OperatorTraits) -> object:
+    """Compute the results and what is known of their values: as `known_values` does, or as torch, in `constants`."""
+    if known_values.are_followed(call):
+        return known_values.follow(call, traits, lambda: _computed(call, traits))
     result = constants.fold_known_values(call, traits)
     if result is not NOT_HANDLED:
         return result
-    constants.forget_written(mode, func, call.fake_args, call.args, call.kwargs)
+    constants.forget_written(call.mode, call.func, call.fake_args, call.args, call.kwargs)
+    return _computed(call, traits)
 
+
+def _computed(call: Call, traits: OperatorTraits) -> object:
     call.real_run = real_propagation.run_for_real(call)
     return real_propagation.propagate(call, _fake_results(call, traits))
 
@@ -80,7 +95,9 @@ def _fake_results(call: Call, traits: OperatorTraits) -> object:
 
 def _run_higher_order(call: Call) -> object:
     _convert_arguments(call)
-    return higher_order.run(call)
+    # What it computes is not what happens: of `cond` both branches, of a loop one iteration.
+    with known_values.unfollowed() if known_values.are_followed(call) else nullcontext():
+        return higher_order.run(call)
 
 
 def _convert_arguments(call: Call) -> None:

@@ -6,8 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import fresh_process
 import pytest
 import torch
+import torch.distributed.fsdp
+import torch.testing._internal.distributed.fake_pg
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -202,6 +205,49 @@ def test_autocast_is_on() -> None:
         out.float().sum().backward()
         assert module.weight.grad is not None
         assert module.weight.grad.dtype == torch.float32
+
+
+def test_gradients_are_scaled_where_a_number_stands_for_unknown_ones() -> None:
+    with pretend(), FakeTensorMode(unknown_items=0.0):
+        module = nn.Linear(4, 4, device="cuda")
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        scaler = torch.amp.GradScaler("cuda")
+        assert scaler.is_enabled()
+        for _ in range(2):
+            optimizer.zero_grad()
+            scaler.scale(module(torch.ones(2, 4, device="cuda")).sum()).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+        assert optimizer.state[module.weight]["momentum_buffer"].device == torch.device("cuda:0")
+
+
+def train_a_shard() -> list[tuple[object, ...]]:
+    store = torch.testing._internal.distributed.fake_pg.FakeStore()
+    torch.distributed.init_process_group("fake", rank=3, world_size=64, store=store)
+    with pretend(count=8):
+        torch.cuda.set_device(3)
+        mesh = torch.distributed.init_device_mesh("cuda", (64,))
+        with FakeTensorMode():
+            module = nn.Sequential(*(nn.TransformerEncoderLayer(128, 4, device="cuda") for _ in range(2)))
+            for part in (*module, module):
+                torch.distributed.fsdp.fully_shard(part, mesh=mesh)
+            optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+            for _ in range(2):
+                module(torch.randn(16, 4, 128, device="cuda")).sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return [
+                (tuple(p.shape), tuple(p.to_local().shape), str(p.device), str(optimizer.state[p]["exp_avg"].device))
+                for p in module.parameters()
+            ]
+
+
+def test_a_rank_of_sixty_four_trains_its_shards() -> None:
+    shards = fresh_process.call(train_a_shard)
+    assert ((384, 128), (6, 128), "cuda:3", "cuda:3") in shards
+    assert {shard[2:] for shard in shards} == {("cuda:3", "cuda:3")}
 
 
 FLASH, EFFICIENT = "ScaledDotProductFlashAttentionBackward0", "ScaledDotProductEfficientAttentionBackward0"

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm can be built and trained under a mode with known values, as on the CPU.
+"""Models of torchvision and timm can be built and trained under a mode with known values, as on the CPU; on CUDA, too.
 
 Many read small tensors while they are built: rates of stochastic depth are `torch.linspace(0, rate, depth).tolist()`.
 """
@@ -9,17 +9,26 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from fastfake import FakeTensorMode
+from fastfake import FakeTensorMode, pretend
 
 pytestmark = pytest.mark.exhaustive
 
-Metadata = tuple[tuple[int, ...], tuple[int | None, ...], torch.dtype, torch.device]
+CUDA = torch.device("cuda:0")
+
+
+class Metadata(NamedTuple):
+    """What is compared of a tensor."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int | None, ...]
+    dtype: torch.dtype
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def makers() -> dict[str, Any]:
 def metadata(t: torch.Tensor) -> Metadata:
     # Where nothing is stepped along, torch's meta kernels do not always give the stride that real ones give.
     strides = tuple(step if n > 1 else None for n, step in zip(t.shape, t.stride(), strict=True))
-    return tuple(t.shape), strides, t.dtype, t.device
+    return Metadata(tuple(t.shape), strides, t.dtype, t.device)
 
 
 @contextlib.contextmanager
@@ -184,8 +193,22 @@ def test_there_are_sixty_models_of_which_few_need_numbers_that_are_not_known() -
 def test_a_model_is_built_and_trained_with_the_metadata_of_a_real_one(spec: Model) -> None:
     makers()
     stand_in = 0.0 if spec.library == "torchvision" and spec.name in DRAW_UNTIL_ALL_FIT else None
+    real = trained(spec)
     with FakeTensorMode(known_values=True, unknown_items=stand_in):
         fake = trained(spec)
-    real = trained(spec)
     for part, expected in real.items():
         assert fake[part] == expected, part
+    with pretend(), FakeTensorMode(known_values=True, unknown_items=stand_in), torch.device("cuda"):
+        on_cuda = trained(spec)
+    for part, expected in real.items():
+        assert on_cpu(on_cuda[part]) == without_strides(expected), part
+
+
+def without_strides(part: Any) -> Any:
+    """Return metadata but for strides: after a convolution they are those of cuDNN, if torch was built with it."""
+    return tree_map(lambda leaf: leaf[:1] + leaf[2:], part, is_leaf=lambda node: isinstance(node, Metadata))
+
+
+def on_cpu(part: Any) -> Any:
+    """Return metadata of tensors on the first CUDA device as those of tensors on the CPU, but for strides."""
+    return tree_map(lambda leaf: torch.device("cpu") if leaf == CUDA else leaf, without_strides(part))

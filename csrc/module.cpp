@@ -147,7 +147,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));
 
   module.def("run_backward",
-             wrap_pybind_function([](const py::object& function, const py::tuple& tensors,
+             wrap_pybind_function([](const py::object& function, const py::object& tensors,
                                      const py::tuple& args, const py::dict& kwargs) {
                return py::reinterpret_steal<py::object>(
                    run_backward(function.ptr(), tensors.ptr(), args.ptr(), kwargs.ptr()));

@@ -91,18 +91,33 @@ void wait_for_turn(Engine& engine) {
   if (process().fake_backwards.under_way_in != 0) EngineQueues::of_devices(engine).clear();
 }
 
+// Whether this thread computes a part of the pass that is under way: it asked for it, or works on a part of
+// it that was too deep to recurse into.
+bool takes_part_already(Engine& engine) {
+  if (thread_state.begins_fake_backward) return true;
+  const auto* task = current_task();
+  const auto& of_devices = EngineQueues::of_devices(engine);
+  return task != nullptr && process().fake_backwards.under_way_in == getpid() && !of_devices.empty() &&
+         task->cpu_ready_queue_ == of_devices.front();
+}
+
 // The edge that a pass begins at, for one of the objects that torch's engine takes for it.
 Edge root_edge(PyObject* object) {
   if (THPVariable_Check(object)) {
     const auto& tensor = THPVariable_Unpack(object);
     return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor) : Edge();
   }
-  const auto node = PyRef::steal(PyObject_GetAttrString(object, "node"));
+  PyObject* attribute = PyObject_GetAttrString(object, "node");
+  if (attribute == nullptr) {
+    PyErr_Clear();
+    return {};  // the engine says what is wrong with it
+  }
+  const auto node = PyRef::steal(attribute);
   if (torch::autograd::THPCppFunction_Check(node.get()))
     return {reinterpret_cast<torch::autograd::THPCppFunction*>(node.get())->cdata, 0};
   if (PyObject_TypeCheck(node.get(), &THPFunctionType))
     return {reinterpret_cast<THPFunction*>(node.get())->cdata, 0};
-  return {};  // the engine says what is wrong with it
+  return {};
 }
 
 std::vector<Edge> root_edges(PyObject* tensors) {
@@ -115,11 +130,11 @@ std::vector<Edge> root_edges(PyObject* tensors) {
 }  // namespace
 
 FakeBackward::FakeBackward(const std::vector<Edge>& roots) {
+  auto& engine = Engine::get_default_engine();
   // What a hook begins in the middle of such a pass finds all that it needs.
-  if (goes_backward_on_fakes()) return;
+  if (takes_part_already(engine)) return;
   const auto type = absent_device_met(roots);
   if (type == DeviceType::CPU) return;
-  auto& engine = Engine::get_default_engine();
   {
     const py::gil_scoped_release threads_of_real_devices_start;
     engine.initialize_device_threads_pool();
@@ -132,6 +147,7 @@ FakeBackward::FakeBackward(const std::vector<Edge>& roots) {
     auto* task = current_task();
     const auto queue = task == nullptr ? std::make_shared<ReadyQueue>() : task->cpu_ready_queue_;
     if (task == nullptr) EngineQueues::set_for_this_thread(engine, queue);
+    is_first_ = task == nullptr;
     of_devices.assign(std::numeric_limits<c10::DeviceIndex>::max(), queue);
     has_queues_ = true;
   }
@@ -149,7 +165,10 @@ FakeBackward::~FakeBackward() {
   process().fake_backwards.type = DeviceType::CPU;
   process().fake_backwards.under_way_in = 0;
   process().device_guards.take_back();
-  if (has_queues_) EngineQueues::of_devices(Engine::get_default_engine()).clear();
+  auto& engine = Engine::get_default_engine();
+  if (has_queues_) EngineQueues::of_devices(engine).clear();
+  // After an error there may be something left in the queue.
+  if (is_first_) EngineQueues::set_for_this_thread(engine, std::make_shared<ReadyQueue>());
 }
 
 bool goes_backward_on_fakes(DeviceType type) {

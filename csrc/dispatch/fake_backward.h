@@ -45,6 +45,7 @@ class FakeBackward {
  private:
   bool active_ = false;
   bool has_queues_ = false;
+  bool is_first_ = false;  // no other pass is under way on this thread
 };
 
 // Whether this thread works at such a pass, on devices of `type` or of any: the one that asked for it, and

@@ -166,7 +166,7 @@ def registrations() -> int:
     """Return a number that grows when something was registered since it was last asked for."""
 
 def run_backward(
-    function: Callable[..., object], tensors: Sequence[object], args: tuple[object, ...], kwargs: dict[str, object]
+    function: Callable[..., object], tensors: object, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> object:
     """What ``function(tensors, *args, **kwargs)`` gives, a method of torch's autograd engine.
 

@@ -5,6 +5,7 @@
 // dispatch/thread_state.h, what belongs to a mode in objects/mode_state.h.
 #pragma once
 
+#include "cache/collectives.h"
 #include "cache/dispatch_cache.h"
 #include "cache/operator_facts.h"
 #include "cache/registrations.h"
@@ -29,6 +30,7 @@ struct ProcessState {
   DeviceGuards device_guards;
   OperatorTable operators;
   VouchedOperators vouched_operators;
+  Collectives collectives;
   Registrations registrations;
   PythonSettings python_settings;
   ValueNumbers value_numbers;
@@ -37,6 +39,9 @@ struct ProcessState {
   // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
   // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
   PyObject* crosscheck = nullptr;
+  // Makes fake tensors of real ones among the arguments: a Python callable `(mode, list of tensors)` that gives a
+  // list, or None where computing the call has to tell why not. Null until classes are registered.
+  PyObject* convert_real_tensors = nullptr;
 };
 
 // Storage without a destructor.

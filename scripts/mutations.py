@@ -46,6 +46,7 @@ WATCHED_BY = {
         "mode: meta",
         "mode: unsafe data_ptr",
         "mode: static shapes",
+        "mode: real inputs",
         "mode: settings of the ShapeEnv",
     ),
     "thread: in a kernel": (
@@ -140,6 +141,9 @@ WATCHED_BY = {
     "rule: custom operators": "tests/test_operator_facts.py::test_calls_of_custom_operators_are_computed_each_time",
     "rule: custom operator makes symbols": (
         "tests/test_cached_operators.py::test_a_call_that_makes_a_size_that_depends_on_data_makes_one_each_time"
+    ),
+    "rule: collectives of programs": (
+        "tests/test_collectives.py::test_a_kernel_that_a_program_puts_in_the_place_of_torchs_is_asked_each_time"
     ),
     "rule: profiles of operators": "tests/test_cached_operators.py::test_profiles_of_operators_come_before_the_cache",
     "operators that went away": (

@@ -126,6 +126,7 @@ FLAGS: dict[str, tuple[str, Callable[[], object]]] = {
     "mode: meta": ("allow_meta", lambda: False),
     "mode: unsafe data_ptr": ("_allow_unsafe_data_ptr_access", lambda: False),
     "mode: static shapes": ("static_shapes", lambda: False),
+    "mode: real inputs": ("allow_non_fake_inputs", lambda: True),
     "mode: settings of the ShapeEnv": ("shape_env", lambda: ShapeEnv(specialize_zero_one=False)),
 }
 

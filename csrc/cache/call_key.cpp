@@ -4,6 +4,7 @@
 #include "cache/settings.h"
 #include "dispatch/kernel_invocation.h"
 #include "objects/fake_tensor.h"
+#include "process_state.h"
 #include "symbolic/shape_meta.h"
 
 #include <ATen/core/Generator.h>
@@ -62,6 +63,7 @@ uint64_t bits_of_tensor(const c10::TensorImpl& impl, c10::Device device, size_t 
 
 Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
   mode_ = &mode;
+  op_ = &op;
   is_index_ = op.is_index;
   words_.add(kept("operator", op.id));
   words_.add(thread_settings());
@@ -113,6 +115,9 @@ Bypass CallKey::add(const c10::IValue& argument) {
     if (word == 0) return "symbolic shape";
     words_.add(Tag::SymbolicNumber);
     words_.add(kept("symbolic number", word));
+  } else if (argument.isObject() && process().collectives.have_torchs_kernel(*op_)) {
+    // The group or the reduction, which such kernels do not look at.
+    words_.add(Tag::Object);
   } else {
     return "argument kind";
   }
@@ -135,7 +140,7 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
   }
   const auto fake = FakeTensorView::of(impl);
   if (!fake) {
-    return impl->is_wrapped_number() ? add_wrapped_number(impl) : "non-fake tensor";
+    return impl->is_wrapped_number() ? add_wrapped_number(impl) : real_argument;
   }
   const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(mode_);
   if (kept("rule: argument of another mode", !is_ours)) return "not our fake";
@@ -235,7 +240,7 @@ uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
 Bypass CallKey::add_wrapped_number(const c10::TensorImpl* impl) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
   const size_t bytes = impl->dtype().itemsize();
-  if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return "non-fake tensor";
+  if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return real_argument;
   std::array<uint64_t, 2> value{};
   std::memcpy(value.data(), impl->data(), bytes);
   words_.add(Tag::WrappedNumber, kept("dtype of a number", static_cast<uint64_t>(dtype)));

@@ -24,6 +24,9 @@ namespace fastfake {
 // Why a call is not cached; null when it is.
 using Bypass = const char*;
 
+// A real tensor among the arguments that is no number.
+inline constexpr Bypass real_argument = "non-fake tensor";
+
 class CallKey {
  public:
   // Reads the arguments of a call under `mode`. Returns why the call cannot be cached, or null; only in
@@ -59,6 +62,7 @@ class CallKey {
   FirstSeen<c10::StorageImpl> storages_;
   std::optional<CallSymbols> symbols_;
   const ModeState* mode_ = nullptr;
+  const OperatorFacts* op_ = nullptr;
   bool is_index_ = false;
 };
 

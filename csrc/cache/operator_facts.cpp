@@ -43,9 +43,20 @@ constexpr std::array<std::string_view, 16> outside_of_the_key = {
 // What a custom operator does beside giving results is not known.
 constexpr auto non_builtin = "non-builtin";
 
+// Where torch.distributed has its operators.
+constexpr std::array<std::string_view, 5> spaces_of_collectives = {
+    "c10d", "_c10d_functional", "_c10d_functional_autograd", "_dtensor", "fsdp",
+};
+
+std::string_view space_of(std::string_view name) { return name.substr(0, name.find(':')); }
+
 bool is_builtin(std::string_view name) {
-  const auto space = name.substr(0, name.find(':'));
+  const auto space = space_of(name);
   return space == "aten" || space == "prim" || space == "prims";
+}
+
+bool is_of_torch_distributed(std::string_view name) {
+  return std::ranges::find(spaces_of_collectives, space_of(name)) != spaces_of_collectives.end();
 }
 
 const char* bypass_reason(const c10::OperatorHandle& op) {
@@ -126,6 +137,7 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   facts->bypass = bypass_reason(op);
   facts->is_custom = facts->bypass == non_builtin;
   const std::string_view name = op.operator_name().name;
+  facts->is_collective = facts->is_custom && is_of_torch_distributed(name);
   const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||
                             name.find("_fused_sdp_choice") != std::string_view::npos ||
                             name.find("multi_head_attention") != std::string_view::npos ||

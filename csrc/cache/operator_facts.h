@@ -21,6 +21,8 @@ struct OperatorFacts {
   // A custom operator that nothing else speaks against: its calls may be cached where somebody vouches for
   // it.
   bool is_custom = false;
+  // One of torch.distributed's, which nobody has to vouch for as long as torch's kernel gives its fake results.
+  bool is_collective = false;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.

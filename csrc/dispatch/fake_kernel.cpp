@@ -2,6 +2,7 @@
 
 #include "cache/kept.h"
 #include "dispatch/interpreter_hook.h"
+#include "dispatch/real_arguments.h"
 #include "dispatch/mode_stack.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
@@ -11,6 +12,7 @@
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -30,7 +32,12 @@ class FakeCall {
     if (!mode_->answers_from_cache()) return compute();
     Bypass bypass = bypass_of_operator();
     if (C10_LIKELY(bypass == nullptr)) bypass = key_.build(facts_, *mode_, arguments());
-    if (bypass != nullptr) return compute_uncached(bypass);
+    if (C10_UNLIKELY(bypass != nullptr)) {
+      if (bypass == real_argument && !is_declined() && convert_real_arguments()) {
+        return FakeCall(op_, stack_, mode_).run();
+      }
+      return compute_uncached(bypass);
+    }
     const auto entry = cache_.find(key_);
     if (!entry) return compute_and_record();
     if (entry->bypass != nullptr) return compute_uncached(entry->bypass);
@@ -56,8 +63,34 @@ class FakeCall {
   void compute() { dispatch_by_torch(op_, stack_); }
 
   void compute_uncached(Bypass bypass) {
-    ++cache_.statistics.bypasses[bypass];
+    ++(is_declined() ? cache_.statistics.declined : bypasses(bypass));
     compute();
+  }
+
+  int64_t& bypasses(Bypass bypass) { return cache_.statistics.bypasses[{bypass, facts_.id}]; }
+
+  // Python finds a tensor of a class that is to be asked before the mode, and computes nothing.
+  bool is_declined() const {
+    const auto goes_first = [](const c10::IValue& value) {
+      return value.isTensor() && is_of_another_dispatching_class(*value.unsafeToTensorImpl());
+    };
+    return std::ranges::any_of(arguments(), [&](const c10::IValue& argument) {
+      return goes_first(argument) ||
+             (argument.isList() && std::ranges::any_of(argument.toListRef(), goes_first));
+    });
+  }
+
+  // Puts fake tensors in the place of real ones among the arguments, as computing the call would do before
+  // anything else. Returns false, and leaves the arguments as they are, where it would not, or might refuse to.
+  bool convert_real_arguments() {
+    RealArguments real;
+    auto converted = arguments().vec();
+    for (auto& argument : converted) real.find_in(argument);
+    // Without a fake tensor, some operators compute with the values.
+    if (!real.are_beside_fake_ones()) return false;
+    if (!real.convert(reinterpret_cast<PyObject*>(mode_))) return false;
+    std::ranges::move(converted, stack_->end() - facts_.arguments);
+    return true;
   }
 
   void answer(const Recipe& recipe) {
@@ -84,8 +117,8 @@ class FakeCall {
     const Bypass bypass = teaches                        ? "guards added"
                           : is_left_to_a_rule()          ? "torch_dispatch rule"
                           : changed_its_arguments(taken) ? "arguments changed"
-                                                         : recipe.record(key_, *mode_, results);
-    ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
+                                                         : recipe.record(facts_, key_, *mode_, results);
+    ++(bypass == nullptr ? cache_.statistics.misses : bypasses(bypass));
     // What was computed may be what a kernel said that has been replaced meanwhile.
     if (!teaches && process().registrations.number() == registrations_) {
       cache_.insert(key_, std::move(recipe), bypass);

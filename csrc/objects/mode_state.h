@@ -52,6 +52,7 @@ struct ModeState {
            static_cast<uint64_t>(kept("mode: meta", allow_meta)) << 2 |
            static_cast<uint64_t>(kept("mode: unsafe data_ptr", allow_unsafe_data_ptr_access)) << 3 |
            static_cast<uint64_t>(kept("mode: static shapes", static_shapes)) << 4 |
+           static_cast<uint64_t>(kept("mode: real inputs", allow_non_fake_inputs)) << 6 |
            static_cast<uint64_t>(kept("mode: settings of the ShapeEnv", shape_env_settings)) << 8;
   }
 };

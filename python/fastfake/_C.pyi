@@ -53,8 +53,9 @@ def register_classes(
     fake_tensor: type[torch.Tensor],
     fake_mode: type[ModeState],
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
+    convert: Callable[[Any, list[torch.Tensor]], list[torch.Tensor] | None],
 ) -> None:
-    """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
+    """Tell native code which classes are FakeTensor and FakeTensorMode, what compares results and converts arguments."""
 
 def alias_of_fake(tensor: object) -> torch.Tensor | None:
     """Make an alias of a fake tensor, without autograd history.
@@ -123,6 +124,13 @@ def vouch_for_operator(name: str, overload: str) -> None:
 def watch_vouched_operators(ids: ContextVar[frozenset[int]], profiles: ContextVar[Any], no_profiles: object) -> None:
     """Let calls of the custom operators in a context variable be cached, unless profiles of operators are set."""
 
+def register_collectives(has_torchs_kernel: Callable[[str], bool], new_work: Callable[[], object]) -> None:
+    """Let calls of torch.distributed's operators be cached.
+
+    ``has_torchs_kernel`` takes the name of one and tells whether its fake results come from a kernel of torch.
+    ``new_work`` makes the script object by which a program waits for one.
+    """
+
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
     """Make the values of these variables part of every cache key."""
 
@@ -138,8 +146,11 @@ def note_registration() -> None:
 def registrations() -> int:
     """Return a number that grows when something was registered since it was last asked for."""
 
-def cache_statistics() -> tuple[int, int, dict[str, int], int]:
-    """Return hits, misses, bypasses by reason, and the number of entries."""
+def cache_statistics() -> tuple[int, int, int, dict[str, int], int]:
+    """Return hits, misses, calls that modes declined, bypasses by reason, and the number of entries."""
+
+def bypassed_operators() -> list[tuple[str, str, int]]:
+    """Return reasons not to cache, with the name of an operator and how many of its calls each kept from the cache."""
 
 def cache_clear() -> None:
     """Drop all entries and statistics."""

@@ -16,7 +16,15 @@ from . import _C
 from .logs import log
 from .miss import higher_order_cache
 
-__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "cache_limit", "dump_cache_stats", "set_cache_limit"]
+__all__ = [
+    "DispatchCacheInfo",
+    "bypassed_operators",
+    "cache_clear",
+    "cache_info",
+    "cache_limit",
+    "dump_cache_stats",
+    "set_cache_limit",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +36,36 @@ class DispatchCacheInfo:
         misses: calls computed and then recorded.
         bypasses: calls that cannot be cached, counted by reason.
         size: entries, those that remember a reason not to cache included.
+        declined: calls on tensors of a class that is asked before the mode, such as DTensor. They count as nothing
+            else; the calls that the class makes on its inner tensors do.
     """
 
     hits: int
     misses: int
     bypasses: dict[str, int]
     size: int
+    declined: int = 0
 
 
 def cache_info() -> DispatchCacheInfo:
     """Return the statistics of the process's cache."""
-    hits, misses, bypasses, size = _C.cache_statistics()
+    hits, misses, declined, bypasses, size = _C.cache_statistics()
     graphs = higher_order_cache.statistics()
     all_bypasses = dict(Counter(bypasses) + graphs.bypasses)
-    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size)
+    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size, declined)
+
+
+def bypassed_operators() -> dict[str, dict[str, int]]:
+    """Return which operators' calls were not cached since the cache was last cleared.
+
+    Returns:
+        For each reason in `cache_info`, how many calls of each operator it kept from the cache. Operators have names
+        such as ``aten::index.Tensor``. Higher-order operators are not among them.
+    """
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for reason, operator_name, count in _C.bypassed_operators():
+        found[reason][operator_name] = count
+    return dict(found)
 
 
 def cache_clear() -> None:

@@ -14,13 +14,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, cache_entries, config, devices, in_use
+from . import _C, cache_entries, cached_operators, config, devices, in_use
 from .cache import DispatchCacheInfo, Statistic, bypasses_or_zero, cache_clear, cache_info
 from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
 from .kernel_invocation import in_kernel_invocation_manager
 from .logs import log, log_call
-from .miss import constants, conversion, fallback_kernel, meta_kernel, operator_traits, pipeline, real_crosscheck
+from .miss import (
+    constants,
+    conversion,
+    fallback_kernel,
+    meta_kernel,
+    operator_traits,
+    pipeline,
+    real_crosscheck,
+    subclasses,
+)
 from .origins import hide_from_dynamo, hide_from_symbols
 from .thread_state import EnterStack, Entry, leaks_are_detected
 from .torch_version import AT_LEAST_2_14
@@ -84,6 +93,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """
         in_use.ensure_installed()
         hide_from_dynamo()
+        cached_operators.watch()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
         # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
@@ -185,6 +195,9 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """Compute the fake results of one call of ``func``; the cache is not asked."""
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
             raise AssertionError(f"FakeTensorMode should not be set when dispatching {func}")
+        # Here already, since DTensor's programs make about as many such calls as others.
+        if subclasses.found_among(types) and not (func in ATTRIBUTE_QUERIES or func in operator_traits.RUN_DIRECTLY):
+            return NotImplemented
         in_use.begin()
         try:
             return self.dispatch(func, types, args, kwargs or {})

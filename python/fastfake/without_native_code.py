@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 __all__ = [
+    "bypassed_operators",
     "cache_limit",
     "cache_operator",
     "cache_operators_temporarily",
@@ -42,6 +43,11 @@ def is_installed() -> bool:
 def install_temporarily() -> Iterator[None]:
     """Do nothing for a while."""
     yield
+
+
+def bypassed_operators() -> dict[str, dict[str, int]]:
+    """Which operators' calls were not cached: torch's own cache does not tell."""
+    return {}
 
 
 def cache_limit() -> int:

@@ -22,12 +22,13 @@ namespace fastfake {
 namespace {
 
 void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare,
-                      const py::object& convert) {
+                      const py::object& convert, const py::object& is_given_back) {
   TORCH_CHECK(process().fake_mode.type == nullptr, "the classes of fake tensors are registered already");
   register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
   register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
   Py_XSETREF(process().crosscheck, Py_NewRef(compare.ptr()));
   Py_XSETREF(process().convert_real_tensors, Py_NewRef(convert.ptr()));
+  Py_XSETREF(process().is_given_back, Py_NewRef(is_given_back.ptr()));
 }
 
 py::tuple cache_statistics() {
@@ -99,7 +100,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("ModeState") = py::handle(reinterpret_cast<PyObject*>(mode_state_type()));
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
-             py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"));
+             py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"), py::arg("is_given_back"));
   module.def("alias_of_fake", wrap_pybind_function([](const py::object& tensor) {
                return py::reinterpret_steal<py::object>(alias_of_fake(tensor.ptr()));
              }),
@@ -173,11 +174,11 @@ PYBIND11_MODULE(_C, module) {
                  }),
              py::arg("ids"), py::arg("profiles"), py::arg("no_profiles"));
 
-  module.def("register_collectives",
-             wrap_pybind_function([](const py::function& has_torchs_kernel, const py::function& new_work) {
-               process().collectives.register_python(has_torchs_kernel.ptr(), new_work.ptr());
+  module.def("register_rules", wrap_pybind_function([](const py::function& rules_of, const py::function& new_work) {
+               process().operator_rules.register_python(rules_of.ptr());
+               process().works.register_python(new_work.ptr());
              }),
-             py::arg("has_torchs_kernel"), py::arg("new_work"));
+             py::arg("rules_of"), py::arg("new_work"));
 
   module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
                process().python_settings.watch(variables.ptr());

@@ -8,6 +8,7 @@
 #include "cache/collectives.h"
 #include "cache/dispatch_cache.h"
 #include "cache/operator_facts.h"
+#include "cache/operator_rules.h"
 #include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
@@ -30,7 +31,8 @@ struct ProcessState {
   DeviceGuards device_guards;
   OperatorTable operators;
   VouchedOperators vouched_operators;
-  Collectives collectives;
+  OperatorRules operator_rules;
+  Works works;
   Registrations registrations;
   PythonSettings python_settings;
   ValueNumbers value_numbers;
@@ -42,6 +44,9 @@ struct ProcessState {
   // Makes fake tensors of real ones among the arguments: a Python callable `(mode, list of tensors)` that gives a
   // list, or None where computing the call has to tell why not. Null until classes are registered.
   PyObject* convert_real_tensors = nullptr;
+  // Whether a call that writes to the known value of a fake tensor gives the tensor itself: a Python callable
+  // `(mode, fake tensor)`. Null until classes are registered.
+  PyObject* is_given_back = nullptr;
 };
 
 // Storage without a destructor.

@@ -9,34 +9,24 @@
 #include "cache/operator_facts.h"
 
 #include <ATen/core/ivalue.h>
-#include <c10/util/flat_hash_map.h>
 #include <torch/csrc/python_headers.h>
-
-#include <cstdint>
 
 namespace fastfake {
 
-// The GIL guards it.
-class Collectives {
- public:
-  // `has_torchs_kernel` takes the name of an operator and tells whether a kernel of torch gives its fake results.
-  // `new_work` makes the object by which a program waits for a collective under a fake mode.
-  void register_python(PyObject* has_torchs_kernel, PyObject* new_work);
+// Whether `op` is one of them and a kernel of torch gives its fake results. May call Python. Needs the GIL.
+bool is_torchs_collective(const OperatorFacts& op);
 
-  // Whether `op` is one of them and a kernel of torch gives its fake results. Calls Python the first time, and
-  // when something was registered since.
-  bool have_torchs_kernel(const OperatorFacts& op);
+// The GIL guards it.
+class Works {
+ public:
+  // `new_work` makes the object by which a program waits for a collective under a fake mode.
+  void register_python(PyObject* new_work);
 
   // A work as torch's kernels make it, with a number of its own. Calls Python.
-  c10::IValue new_work() const;
+  c10::IValue make() const;
 
  private:
-  bool ask_python(const OperatorFacts& op) const;
-
-  PyObject* has_torchs_kernel_ = nullptr;
   PyObject* new_work_ = nullptr;
-  uint64_t registrations_ = 0;
-  ska::flat_hash_map<uint64_t, bool> known_;  // by the id of the operator, as of registrations_
 };
 
 }  // namespace fastfake

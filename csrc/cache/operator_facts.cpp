@@ -3,9 +3,11 @@
 #include "cache/kept.h"
 
 #include <ATen/core/enum_tag.h>
+#include <torch/csrc/utils/schema_info.h>
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -79,6 +81,59 @@ const char* bypass_reason(const c10::OperatorHandle& op) {
   return nullptr;
 }
 
+// Of these, and of those that work on lists or in place, kernels and decompositions look at the type of a number only
+// to find that of the results.
+constexpr std::array<std::string_view, 8> arithmetic_on_elements = {
+    "add", "addcdiv", "addcmul", "div", "lerp", "mul", "rsub", "sub",
+};
+
+bool is_arithmetic(const c10::OperatorHandle& op) {
+  std::string_view name = op.operator_name().name;
+  constexpr std::string_view space = "aten::";
+  constexpr std::string_view of_lists = "_foreach_";
+  if (!name.starts_with(space)) return false;
+  name.remove_prefix(space.size());
+  if (name.starts_with(of_lists)) name.remove_prefix(of_lists.size());
+  if (name.ends_with('_')) name.remove_suffix(1);
+  if (std::ranges::find(arithmetic_on_elements, name) == arithmetic_on_elements.end()) return false;
+  // Some overloads work on numbers alone, and give one.
+  const auto is_of_tensors = [](const c10::Argument& argument) {
+    return argument.type()->isSubtypeOf(*c10::TensorType::get()) ||
+           argument.type()->isSubtypeOf(*c10::ListType::ofTensors());
+  };
+  const auto& schema = op.schema();
+  return !schema.arguments().empty() && is_of_tensors(schema.arguments().front()) &&
+         std::ranges::all_of(schema.returns(), is_of_tensors) &&
+         // Rounding quotients is something else.
+         op.operator_name().overload_name.find("_mode") == std::string::npos;
+}
+
+// Whether the operator writes to its first argument, to no other, and returns it.
+bool writes_and_returns_first(const c10::OperatorHandle& op) {
+  const auto& schema = op.schema();
+  if (schema.returns().size() != 1 || schema.arguments().empty()) return false;
+  if (op.hasTag(at::Tag::inplace_view) || op.hasTag(at::Tag::nondeterministic_seeded)) return false;
+  const auto* given = schema.returns().front().alias_info();
+  const auto writes = [](const c10::Argument& argument) {
+    return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+  };
+  if (given == nullptr || !writes(schema.arguments().front()) || *given != *schema.arguments().front().alias_info())
+    return false;
+  return schema.arguments().front().type()->kind() == c10::TypeKind::TensorType &&
+         std::ranges::count_if(schema.arguments(), writes) == 1;
+}
+
+NativeKind native_kind(const c10::OperatorHandle& op) {
+  const auto& [name, overload] = op.operator_name();
+  if (name == "profiler::_record_function_enter_new" && overload.empty()) return NativeKind::MarksForProfiler;
+  if (name == "profiler::_record_function_exit" && overload == "_RecordFunction") {
+    return NativeKind::MarksForProfiler;
+  }
+  if (name == "aten::_local_scalar_dense") return NativeKind::ReadsValue;
+  if (space_of(name) == "aten" && writes_and_returns_first(op)) return NativeKind::WritesValue;
+  return NativeKind::None;
+}
+
 }  // namespace
 
 OperatorTable::Deregistered::~Deregistered() { take(); }
@@ -137,6 +192,9 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   facts->bypass = bypass_reason(op);
   facts->is_custom = facts->bypass == non_builtin;
   const std::string_view name = op.operator_name().name;
+  facts->writes = torch::utils::SchemaInfo(schema).is_mutable();
+  facts->ignores_numbers = kept("which operators are arithmetic", is_arithmetic(op));
+  facts->native = native_kind(op);
   facts->is_collective = facts->is_custom && is_of_torch_distributed(name);
   const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||
                             name.find("_fused_sdp_choice") != std::string_view::npos ||

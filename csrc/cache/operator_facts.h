@@ -11,6 +11,9 @@
 
 namespace fastfake {
 
+// Operators of which some calls are answered natively (dispatch/native_calls).
+enum class NativeKind : uint8_t { None, MarksForProfiler, ReadsValue, WritesValue };
+
 struct OperatorFacts {
   // Names the operator in cache keys. Unlike an address it is never given to another operator.
   uint64_t id = 0;
@@ -27,6 +30,11 @@ struct OperatorFacts {
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.
   bool reads_attention_settings = false;
+  // It writes to an argument, or may do so.
+  bool writes = false;
+  // Arithmetic on each element: of a floating point number only the type counts for the metadata of results.
+  bool ignores_numbers = false;
+  NativeKind native = NativeKind::None;
 };
 
 // The facts of all operators called so far. The GIL guards it.

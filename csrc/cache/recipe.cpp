@@ -62,7 +62,7 @@ class Recipe::Recorder {
       return nullptr;
     }
     if (value.isSymInt()) return add_symbolic_number(value.toSymInt());
-    if (value.isObject() && process().collectives.have_torchs_kernel(op_)) {
+    if (value.isObject() && is_torchs_collective(op_)) {
       // Such kernels make no objects of other kinds.
       steps_.emplace_back(NewWork{});
       return nullptr;
@@ -192,7 +192,7 @@ class Recipe::Builder {
     if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
     if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
     if (const auto* number = std::get_if<SymbolicNumber>(&step)) return integers_.make(number->source);
-    if (std::holds_alternative<NewWork>(step)) return process().collectives.new_work();
+    if (std::holds_alternative<NewWork>(step)) return process().works.make();
     return make_list(std::get<ListOf>(step));
   }
 

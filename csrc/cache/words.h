@@ -35,6 +35,7 @@ enum class Tag : uint8_t {
   SymbolicNumber,
   SymbolicFakeTensor,
   Object,
+  KnownValue,
 };
 
 constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) {

@@ -4,6 +4,7 @@
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/real_arguments.h"
 #include "dispatch/mode_stack.h"
+#include "dispatch/native_calls.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -35,6 +36,10 @@ class FakeCall {
     if (C10_UNLIKELY(bypass != nullptr)) {
       if (bypass == real_argument && !is_declined() && convert_real_arguments()) {
         return FakeCall(op_, stack_, mode_).run();
+      }
+      if (!mode_->cache_crosscheck_enabled && run_natively(op_, facts_, stack_, mode_)) {
+        ++cache_.statistics.hits;
+        return;
       }
       return compute_uncached(bypass);
     }

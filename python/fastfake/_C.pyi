@@ -54,8 +54,13 @@ def register_classes(
     fake_mode: type[ModeState],
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
     convert: Callable[[Any, list[torch.Tensor]], list[torch.Tensor] | None],
+    is_given_back: Callable[[Any, Any], bool],
 ) -> None:
-    """Tell native code which classes are FakeTensor and FakeTensorMode, what compares results and converts arguments."""
+    """Tell native code the classes FakeTensor and FakeTensorMode, and the functions that it calls.
+
+    Those compare results, convert real tensors among the arguments of a call under a mode, and tell whether a call
+    that writes to the known value of a fake tensor gives the tensor itself.
+    """
 
 def alias_of_fake(tensor: object) -> torch.Tensor | None:
     """Make an alias of a fake tensor, without autograd history.
@@ -124,11 +129,11 @@ def vouch_for_operator(name: str, overload: str) -> None:
 def watch_vouched_operators(ids: ContextVar[frozenset[int]], profiles: ContextVar[Any], no_profiles: object) -> None:
     """Let calls of the custom operators in a context variable be cached, unless profiles of operators are set."""
 
-def register_collectives(has_torchs_kernel: Callable[[str], bool], new_work: Callable[[], object]) -> None:
-    """Let calls of torch.distributed's operators be cached.
+def register_rules(rules_of: Callable[[str], int], new_work: Callable[[], object]) -> None:
+    """Tell native code what gives the fake results of an operator, and what programs wait for collectives with.
 
-    ``has_torchs_kernel`` takes the name of one and tells whether its fake results come from a kernel of torch.
-    ``new_work`` makes the script object by which a program waits for one.
+    ``rules_of`` takes the name of an operator and returns bits, which operator_rules.py explains. ``new_work`` makes the
+    script object by which a program waits for a collective.
     """
 
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:

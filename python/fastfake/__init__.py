@@ -17,6 +17,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from . import _C
     from . import collectives as _collectives
     from . import config as _config
+    from . import operator_rules as _operator_rules
     from . import registrations as _registrations
     from . import symbols as _symbols
     from .cache import DispatchCacheInfo, bypassed_operators, cache_limit, set_cache_limit
@@ -38,6 +39,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from .kernel_invocation import in_kernel_invocation_manager
     from .memo import SymNumberMemoDescriptor
     from .metadata import TensorMetadata, extract_tensor_metadata
+    from .miss import constants as _constants
     from .miss import conversion as _conversion
     from .miss import crosscheck as _crosscheck
     from .queries import (
@@ -50,9 +52,11 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
 
     _C.watch_settings(_config.RESULTS_DEPEND_ON)
     _C.watch_tables(_registrations.TABLES, _registrations.RULES, _registrations.has_dispatch_rule)
-    _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare, _conversion.convert_for_cache)
+    _C.register_classes(
+        FakeTensor, FakeTensorMode, _crosscheck.compare, _conversion.convert_for_cache, _constants.is_given_back
+    )
     _symbols.register()
-    _collectives.register()
+    _C.register_rules(_operator_rules.rules_of, _collectives.new_work)
 
     _leaves_to_torch = is_disabled()
 else:

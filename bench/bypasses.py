@@ -59,9 +59,11 @@ def count(program: Program) -> Counted:
     """Counts the calls of a warm step of a program."""
     with Fastfake().entered():
         step = _warm(program)
-        before, operators_before = fastfake.FakeTensorMode.cache_info(), fastfake.bypassed_operators()
+        before, declined = fastfake.FakeTensorMode.cache_info(), fastfake.declined_calls()
+        operators_before = fastfake.bypassed_operators()
         step()
-        after, operators_after = fastfake.FakeTensorMode.cache_info(), fastfake.bypassed_operators()
+        after, declined = fastfake.FakeTensorMode.cache_info(), fastfake.declined_calls() - declined
+        operators_after = fastfake.bypassed_operators()
     bypasses = {
         reason: dict(Counter(operators) - Counter(operators_before.get(reason, {})))
         for reason, operators in operators_after.items()
@@ -69,7 +71,7 @@ def count(program: Program) -> Counted:
     return Counted(
         after.hits - before.hits,
         after.misses - before.misses,
-        after.declined - before.declined,
+        declined,
         {reason: operators for reason, operators in bypasses.items() if operators},
     )
 

@@ -1,6 +1,7 @@
 // The Python module fastfake._C: bindings only.
 #include "cache/cache_inspection.h"
 #include "dispatch/common_device.h"
+#include "dispatch/declined_calls.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/native_detach.h"
@@ -101,6 +102,10 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
              py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"), py::arg("is_given_back"));
+  module.def("declining_method", wrap_pybind_function([](const py::function& function) {
+               return py::reinterpret_steal<py::object>(declining_method(function.ptr()));
+             }),
+             py::arg("function"));
   module.def("alias_of_fake", wrap_pybind_function([](const py::object& tensor) {
                return py::reinterpret_steal<py::object>(alias_of_fake(tensor.ptr()));
              }),

@@ -61,10 +61,12 @@ bool is_of_torch_distributed(std::string_view name) {
   return std::ranges::find(spaces_of_collectives, space_of(name)) != spaces_of_collectives.end();
 }
 
+bool is_query(std::string_view name) { return std::ranges::find(attribute_queries, name) != attribute_queries.end(); }
+
 const char* bypass_reason(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
   const auto is_among = [name](const auto& names) { return std::ranges::find(names, name) != names.end(); };
-  if (kept("rule: attribute queries", is_among(attribute_queries))) return "attribute query";
+  if (kept("rule: attribute queries", is_query(name))) return "attribute query";
   if (kept("rule: autograd's records", is_among(outside_of_the_key))) return "state outside of the key";
   if (kept("rule: data-dependent results", op.hasTag(at::Tag::data_dependent_output))) {
     return "data dependent output";
@@ -194,6 +196,7 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
   facts->writes = torch::utils::SchemaInfo(schema).is_mutable();
   facts->ignores_numbers = kept("which operators are arithmetic", is_arithmetic(op));
+  facts->is_attribute_query = is_query(op.operator_name().name);
   facts->native = native_kind(op);
   facts->is_collective = facts->is_custom && is_of_torch_distributed(name);
   const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||

@@ -34,6 +34,8 @@ struct OperatorFacts {
   bool writes = false;
   // Arithmetic on each element: of a floating point number only the type counts for the metadata of results.
   bool ignores_numbers = false;
+  // It asks about the tensor object itself.
+  bool is_attribute_query = false;
   NativeKind native = NativeKind::None;
 };
 

@@ -12,7 +12,7 @@ namespace fastfake {
 
 // Bits, which operator_rules.py knows too.
 enum OperatorRule : uint8_t {
-  // A function of torch's, written in Python, gives the results.
+  // A function of torch.distributed, written in Python, gives the results.
   is_computed_by_torch = 1,
   // torch asks a rule of the operator's before it asks a mode.
   has_dispatch_rule = 2,

@@ -1,6 +1,7 @@
 #include "dispatch/fake_kernel.h"
 
 #include "cache/kept.h"
+#include "dispatch/declined_calls.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/real_arguments.h"
 #include "dispatch/mode_stack.h"
@@ -34,7 +35,7 @@ class FakeCall {
     Bypass bypass = bypass_of_operator();
     if (C10_LIKELY(bypass == nullptr)) bypass = key_.build(facts_, *mode_, arguments());
     if (C10_UNLIKELY(bypass != nullptr)) {
-      if (bypass == real_argument && !is_declined() && convert_real_arguments()) {
+      if (bypass == real_argument && !is_left_to_a_class(arguments()) && convert_real_arguments()) {
         return FakeCall(op_, stack_, mode_).run();
       }
       if (!mode_->cache_crosscheck_enabled && run_natively(op_, facts_, stack_, mode_)) {
@@ -68,22 +69,18 @@ class FakeCall {
   void compute() { dispatch_by_torch(op_, stack_); }
 
   void compute_uncached(Bypass bypass) {
-    ++(is_declined() ? cache_.statistics.declined : bypasses(bypass));
+    if (is_left_to_a_class(arguments())) return decline();
+    ++bypasses(bypass);
+    compute();
+  }
+
+  void decline() {
+    ++cache_.statistics.declined;
+    const DecliningMode declining(facts_);
     compute();
   }
 
   int64_t& bypasses(Bypass bypass) { return cache_.statistics.bypasses[{bypass, facts_.id}]; }
-
-  // Python finds a tensor of a class that is to be asked before the mode, and computes nothing.
-  bool is_declined() const {
-    const auto goes_first = [](const c10::IValue& value) {
-      return value.isTensor() && is_of_another_dispatching_class(*value.unsafeToTensorImpl());
-    };
-    return std::ranges::any_of(arguments(), [&](const c10::IValue& argument) {
-      return goes_first(argument) ||
-             (argument.isList() && std::ranges::any_of(argument.toListRef(), goes_first));
-    });
-  }
 
   // Puts fake tensors in the place of real ones among the arguments, as computing the call would do before
   // anything else. Returns false, and leaves the arguments as they are, where it would not, or might refuse to.

@@ -5,6 +5,7 @@ namespace fastfake {
 
 struct ThreadState {
   bool inside_kernel = false;  // see KernelInvocation
+  bool declines = false;       // see DecliningMode
   bool forces_modes = false;   // whether is_forced() can be true of any mode
 };
 

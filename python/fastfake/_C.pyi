@@ -62,6 +62,9 @@ def register_classes(
     that writes to the known value of a fake tensor gives the tensor itself.
     """
 
+def declining_method(function: Callable[..., object]) -> Any:
+    """Make what stands for a mode's `__torch_dispatch__`: it declines the calls that another class is asked first."""
+
 def alias_of_fake(tensor: object) -> torch.Tensor | None:
     """Make an alias of a fake tensor, without autograd history.
 

@@ -20,7 +20,7 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from . import operator_rules as _operator_rules
     from . import registrations as _registrations
     from . import symbols as _symbols
-    from .cache import DispatchCacheInfo, bypassed_operators, cache_limit, set_cache_limit
+    from .cache import DispatchCacheInfo, bypassed_operators, cache_limit, declined_calls, set_cache_limit
     from .cached_operators import cache_operator, cache_operators_temporarily
     from .converter import FakeTensorConverter
     from .copy_mode import FakeCopyMode
@@ -65,6 +65,7 @@ else:
         cache_limit,
         cache_operator,
         cache_operators_temporarily,
+        declined_calls,
         install,
         install_temporarily,
         is_installed,
@@ -94,6 +95,7 @@ __all__ = [
     "cache_limit",
     "cache_operator",
     "cache_operators_temporarily",
+    "declined_calls",
     "disable_fake_tensor_cache",
     "extract_tensor_metadata",
     "get_plain_tensors",

@@ -22,6 +22,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "cache_limit",
+    "declined_calls",
     "dump_cache_stats",
     "set_cache_limit",
 ]
@@ -36,23 +37,20 @@ class DispatchCacheInfo:
         misses: calls computed and then recorded.
         bypasses: calls that cannot be cached, counted by reason.
         size: entries, those that remember a reason not to cache included.
-        declined: calls on tensors of a class that is asked before the mode, such as DTensor. They count as nothing
-            else; the calls that the class makes on its inner tensors do.
     """
 
     hits: int
     misses: int
     bypasses: dict[str, int]
     size: int
-    declined: int = 0
 
 
 def cache_info() -> DispatchCacheInfo:
     """Return the statistics of the process's cache."""
-    hits, misses, declined, bypasses, size = _C.cache_statistics()
+    hits, misses, _, bypasses, size = _C.cache_statistics()
     graphs = higher_order_cache.statistics()
     all_bypasses = dict(Counter(bypasses) + graphs.bypasses)
-    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size, declined)
+    return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size)
 
 
 def bypassed_operators() -> dict[str, dict[str, int]]:
@@ -66,6 +64,15 @@ def bypassed_operators() -> dict[str, dict[str, int]]:
     for reason, operator_name, count in _C.bypassed_operators():
         found[reason][operator_name] = count
     return dict(found)
+
+
+def declined_calls() -> int:
+    """Return how many calls were left to another class among the arguments since the cache was last cleared.
+
+    Such a class, DTensor for one, is asked before the mode. The calls count as nothing else; those that the class makes
+    on its inner tensors are answered or computed.
+    """
+    return _C.cache_statistics()[2]
 
 
 def cache_clear() -> None:

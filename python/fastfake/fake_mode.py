@@ -28,7 +28,6 @@ from .miss import (
     operator_traits,
     pipeline,
     real_crosscheck,
-    subclasses,
 )
 from .origins import hide_from_dynamo, hide_from_symbols
 from .thread_state import EnterStack, Entry, leaks_are_detected
@@ -195,9 +194,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """Compute the fake results of one call of ``func``; the cache is not asked."""
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
             raise AssertionError(f"FakeTensorMode should not be set when dispatching {func}")
-        # Here already, since DTensor's programs make about as many such calls as others.
-        if subclasses.found_among(types) and not (func in ATTRIBUTE_QUERIES or func in operator_traits.RUN_DIRECTLY):
-            return NotImplemented
         in_use.begin()
         try:
             return self.dispatch(func, types, args, kwargs or {})
@@ -353,3 +349,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             )
         finally:
             in_use.end()
+
+
+# Programs with DTensors make about as many calls that the mode declines as others, and native code knows them.
+FakeTensorMode.__torch_dispatch__ = _C.declining_method(FakeTensorMode.__torch_dispatch__)  # type: ignore[method-assign]

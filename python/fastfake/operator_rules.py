@@ -23,6 +23,8 @@ _HAS_DISPATCH_RULE = 2
 _HAS_NO_RULE_OF_PROGRAMS = 4
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+# A kernel that a program registers with a library of `torch.library`'s helpers seems to come from that file.
+_TORCH_DISTRIBUTED = os.path.join(_TORCH, "distributed") + os.sep
 # Of the kernel that counts; one that another took the place of is marked as inactive.
 _META_KERNEL = re.compile(r"^Meta: registered at (.*):\d+ ::", re.MULTILINE)
 
@@ -35,15 +37,15 @@ def rules_of(name: str) -> int:
     """
     if has_dispatch_rule(name):
         return _HAS_DISPATCH_RULE
-    overload = _overload(name)
-    sources = [*map(_source, _rules(overload)), *_fake_implementation(name)]
-    if not all(source.startswith(_TORCH) for source in sources):
+    if not all(_file_of(rule).startswith(_TORCH) for rule in _rules(_overload(name))):
         return 0
-    if not sources:
+    source = _source_of_fake_implementation(name)
+    if source is None:
         kernel = _META_KERNEL.search(torch._C._dispatch_dump(name))
-        is_torchs = kernel is not None and kernel[1].startswith(_TORCH)
+        is_torchs = kernel is not None and kernel[1].startswith(_TORCH_DISTRIBUTED)
         return _HAS_NO_RULE_OF_PROGRAMS | (_IS_COMPUTED_BY_TORCH if is_torchs else 0)
-    return _HAS_NO_RULE_OF_PROGRAMS | _IS_COMPUTED_BY_TORCH
+    is_torchs = source.startswith(_TORCH_DISTRIBUTED)
+    return _HAS_NO_RULE_OF_PROGRAMS | _IS_COMPUTED_BY_TORCH if is_torchs else 0
 
 
 def _rules(overload: Any) -> Iterator[Any]:
@@ -58,17 +60,17 @@ def _rules(overload: Any) -> Iterator[Any]:
             yield table[overload] if is_table else implementation
 
 
-def _source(function: Any) -> str:
+def _file_of(function: Any) -> str:
     """The file in which a function is written."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return "" if code is None else str(code.co_filename)
 
 
-def _fake_implementation(name: str) -> Iterator[str]:
-    """The file of the implementation that `torch.library.register_fake` was given, if there is one."""
+def _source_of_fake_implementation(name: str) -> str | None:
+    """Where `torch.library.register_fake` was given an implementation; None if it was not."""
     entry = registry._data.get(name)
-    if entry is not None and entry.fake_impl.kernel is not None:
-        yield entry.fake_impl.kernel.source
+    kernel = None if entry is None else entry.fake_impl.kernel
+    return None if kernel is None else str(kernel.source)
 
 
 def _overload(name: str) -> Any:

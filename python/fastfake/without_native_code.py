@@ -16,6 +16,7 @@ __all__ = [
     "cache_limit",
     "cache_operator",
     "cache_operators_temporarily",
+    "declined_calls",
     "install",
     "install_temporarily",
     "is_installed",
@@ -48,6 +49,11 @@ def install_temporarily() -> Iterator[None]:
 def bypassed_operators() -> dict[str, dict[str, int]]:
     """Which operators' calls were not cached: torch's own cache does not tell."""
     return {}
+
+
+def declined_calls() -> int:
+    """How many calls were left to another class: torch does not tell them from others."""
+    return 0
 
 
 def cache_limit() -> int:

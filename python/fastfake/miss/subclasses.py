@@ -10,7 +10,7 @@ from torch import Tensor
 from ..fake_tensor import FakeTensor
 from ..logs import not_implemented_log
 
-__all__ = ["found_among", "found_in"]
+__all__ = ["found_in"]
 
 
 def found_in(flat_args: Sequence[object]) -> bool:
@@ -19,20 +19,17 @@ def found_in(flat_args: Sequence[object]) -> bool:
     A subclass usually unwraps itself into ordinary tensors. Were the mode to take the call, it would
     mistake the wrapper for a real tensor that someone forgot to convert.
     """
-    return found_among([type(arg) for arg in flat_args if isinstance(arg, Tensor)])
-
-
-def found_among(types: Sequence[type]) -> bool:
-    """Whether one of these classes of tensors must be asked before the fake mode."""
-    strangers = [kind for kind in types if _goes_first(kind)]
+    strangers = [type(arg) for arg in flat_args if _goes_first(arg)]
     if strangers:
         not_implemented_log.debug("FakeTensorMode unrecognized subclass(es): %s", strangers)
     return bool(strangers)
 
 
-def _goes_first(kind: type) -> bool:
-    if kind is Tensor or issubclass(kind, FakeTensor):
+def _goes_first(arg: object) -> bool:
+    if not isinstance(arg, Tensor) or isinstance(arg, FakeTensor) or type(arg) is Tensor:
         return False
-    # Parameters only mark tensors, unless the class behind the mark dispatches.
+    # Parameters only mark tensors, unless the class behind the mark dispatches. The concrete class decides:
+    # `isinstance` holds for any tensor that was marked.
+    kind = type(arg)
     only_marks = issubclass(kind, torch.nn.Parameter) and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
     return not only_marks

@@ -1,5 +1,6 @@
-"""The programs that the bypasses suite counts the calls of: training steps of distributed and of single models, steps of
-optimizers, exports, quantized and sparse models.
+"""The programs that the bypasses suite counts the calls of.
+
+Training steps of distributed and of single models, steps of optimizers, exports, quantized and sparse models.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def _converted(module: nn.Module) -> nn.Module:
     return module
 
 
-def _transformers(model_name: str, config_name: str, inputs: Callable[[], dict[str, torch.Tensor]], **sizes: Any) -> Step:
+def _transformers(
+    model_name: str, config_name: str, inputs: Callable[[], dict[str, torch.Tensor]], **sizes: Any
+) -> Step:
     import transformers
 
     config = getattr(transformers, config_name)(**sizes)
@@ -342,7 +345,7 @@ def _programs() -> list[Program]:
         programs.append(Program("transformers", name, prepare, requires="transformers"))
     for variant, settings in VARIANTS.items():
         for name in OPTIMIZERS:
-            if variant == "fused" and name not in _FUSED or variant == "capturable" and name in _NOT_CAPTURABLE:
+            if (variant == "fused" and name not in _FUSED) or (variant == "capturable" and name in _NOT_CAPTURABLE):
                 continue
             programs.append(Program("optimizers", f"{name}, {variant}", functools.partial(_optimizer, name, settings)))
     programs += [

@@ -1,8 +1,8 @@
 """Suite: which calls of programs the dispatch cache does not answer, by reason and operator.
 
 Each program runs a few steps on warm caches; counted are the calls of the last one. A warm step of the distributed
-programs, on a fake process group of 64, is also measured against torch's FakeTensor. `declined` are calls on tensors of a
-class that is asked before the mode, such as DTensor: the mode computes nothing for them, so that they are no part of
+programs, on a fake process group of 64, is also measured against torch's FakeTensor. `declined` are calls on tensors of
+a class that is asked before the mode, such as DTensor: the mode computes nothing for them, so that they are no part of
 the calls of which a share is given.
 """
 

@@ -179,7 +179,8 @@ PYBIND11_MODULE(_C, module) {
                  }),
              py::arg("ids"), py::arg("profiles"), py::arg("no_profiles"));
 
-  module.def("register_rules", wrap_pybind_function([](const py::function& rules_of, const py::function& new_work) {
+  module.def("register_rules",
+             wrap_pybind_function([](const py::function& rules_of, const py::function& new_work) {
                process().operator_rules.register_python(rules_of.ptr());
                process().works.register_python(new_work.ptr());
              }),

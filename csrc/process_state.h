@@ -41,8 +41,8 @@ struct ProcessState {
   // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
   // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
   PyObject* crosscheck = nullptr;
-  // Makes fake tensors of real ones among the arguments: a Python callable `(mode, list of tensors)` that gives a
-  // list, or None where computing the call has to tell why not. Null until classes are registered.
+  // Makes fake tensors of real ones among the arguments: a Python callable `(mode, list of tensors)` that
+  // gives a list, or None where computing the call has to tell why not. Null until classes are registered.
   PyObject* convert_real_tensors = nullptr;
   // Whether a call that writes to the known value of a fake tensor gives the tensor itself: a Python callable
   // `(mode, fake tensor)`. Null until classes are registered.

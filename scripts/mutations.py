@@ -77,6 +77,11 @@ WATCHED_BY = {
         "dtype of a number",
         "value of a number",
         "second half of a number",
+        "known value",
+        "second half of a known value",
+    ),
+    "which operators are arithmetic": (
+        "tests/test_call_key.py::test_the_numbers_in_arithmetic_are_no_part_of_the_key_and_do_not_matter[mul]"
     ),
     "length of a text": "tests/test_call_key.py::test_texts_that_end_in_zero_bytes_are_not_their_beginnings",
     "rule: argument of another mode": (

@@ -248,10 +248,10 @@ def test_compile_reports_the_first_and_the_second_compilation_of_each_model(tmp_
 
 
 def test_bypasses_counts_calls_by_reason_and_operator(tmp_path: Path) -> None:
-    selection = ("--program", "Adam, foreach", "--program", "embedding")
+    selection = ("--program", "Adam, for loop", "--program", "embedding")
     output, report = run_suite(tmp_path, "bypasses", *selection, "--rounds", "0")
     optimizer, embedding = report["programs"]
-    assert (optimizer["name"], optimizer["kind"]) == ("Adam, foreach", "optimizers")
+    assert (optimizer["name"], optimizer["kind"]) == ("Adam, for loop", "optimizers")
     assert optimizer["hits"] > 0
     assert optimizer["bypasses"] == {}
     assert "aten::_sparse_coo_tensor_with_dims_and_tensors" in str(embedding["bypasses"])

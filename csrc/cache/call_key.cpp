@@ -251,7 +251,8 @@ uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
   return storages_.size() - 1;
 }
 
-// The value of a tensor among the arguments, where it is known: what the call asks of the tensor may depend on it.
+// The value of a tensor among the arguments, where it is known: what the call asks of the tensor may depend
+// on it.
 bool CallKey::add_known_value(PyObject* constant) {
   // A call that writes to it has to make it unknown.
   if (op_->writes || !THPVariable_CheckExact(constant)) return false;

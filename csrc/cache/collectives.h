@@ -1,9 +1,10 @@
 // The operators of torch.distributed: collectives, and the copies around them.
 //
-// They stand outside of torch's built-in namespaces, as custom operators do, and torch gives their fake results by
-// kernels written in Python. Those depend on the tensors, numbers and texts among the arguments alone: not on the
-// objects, which are the group and the reduction. So calls may be cached as long as the kernel is torch's. A program
-// may have put one of its own in that place, which counts what would be sent, say.
+// They stand outside of torch's built-in namespaces, as custom operators do, and torch gives their fake
+// results by kernels written in Python. Those depend on the tensors, numbers and texts among the arguments
+// alone: not on the objects, which are the group and the reduction. So calls may be cached as long as the
+// kernel is torch's. A program may have put one of its own in that place, which counts what would be sent,
+// say.
 #pragma once
 
 #include "cache/operator_facts.h"

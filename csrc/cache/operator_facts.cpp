@@ -61,7 +61,9 @@ bool is_of_torch_distributed(std::string_view name) {
   return std::ranges::find(spaces_of_collectives, space_of(name)) != spaces_of_collectives.end();
 }
 
-bool is_query(std::string_view name) { return std::ranges::find(attribute_queries, name) != attribute_queries.end(); }
+bool is_query(std::string_view name) {
+  return std::ranges::find(attribute_queries, name) != attribute_queries.end();
+}
 
 const char* bypass_reason(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
@@ -83,8 +85,8 @@ const char* bypass_reason(const c10::OperatorHandle& op) {
   return nullptr;
 }
 
-// Of these, and of those that work on lists or in place, kernels and decompositions look at the type of a number only
-// to find that of the results.
+// Of these, and of those that work on lists or in place, kernels and decompositions look at the type of a
+// number only to find that of the results.
 constexpr std::array<std::string_view, 8> arithmetic_on_elements = {
     "add", "addcdiv", "addcmul", "div", "lerp", "mul", "rsub", "sub",
 };
@@ -119,7 +121,8 @@ bool writes_and_returns_first(const c10::OperatorHandle& op) {
   const auto writes = [](const c10::Argument& argument) {
     return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
   };
-  if (given == nullptr || !writes(schema.arguments().front()) || *given != *schema.arguments().front().alias_info())
+  if (given == nullptr || !writes(schema.arguments().front()) ||
+      *given != *schema.arguments().front().alias_info())
     return false;
   return schema.arguments().front().type()->kind() == c10::TypeKind::TensorType &&
          std::ranges::count_if(schema.arguments(), writes) == 1;

@@ -24,7 +24,8 @@ struct OperatorFacts {
   // A custom operator that nothing else speaks against: its calls may be cached where somebody vouches for
   // it.
   bool is_custom = false;
-  // One of torch.distributed's, which nobody has to vouch for as long as torch's kernel gives its fake results.
+  // One of torch.distributed's, which nobody has to vouch for as long as torch's kernel gives its fake
+  // results.
   bool is_collective = false;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;

@@ -1,4 +1,5 @@
-// What gives the fake results of an operator, as far as Python knows: remembered until something is registered.
+// What gives the fake results of an operator, as far as Python knows: remembered until something is
+// registered.
 #pragma once
 
 #include "cache/operator_facts.h"

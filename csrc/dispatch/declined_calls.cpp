@@ -103,7 +103,8 @@ bool is_left_to_a_class(c10::ArrayRef<c10::IValue> arguments) {
 
 DecliningMode::DecliningMode(const OperatorFacts& op) : before_(thread_state.declines) {
   // Queries about the tensor itself are answered, and a rule of the operator's comes before the mode.
-  thread_state.declines = !op.is_attribute_query && (process().operator_rules.of(op) & has_dispatch_rule) == 0;
+  thread_state.declines =
+      !op.is_attribute_query && (process().operator_rules.of(op) & has_dispatch_rule) == 0;
 }
 
 DecliningMode::~DecliningMode() { thread_state.declines = before_; }

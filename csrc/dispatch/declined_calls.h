@@ -1,7 +1,9 @@
-// Calls that a mode leaves to another class among the arguments, which is asked first: each on DTensors is one.
+// Calls that a mode leaves to another class among the arguments, which is asked first: each on DTensors is
+// one.
 //
-// Before that class torch asks the mode, whose `__torch_dispatch__` has to say NotImplemented. In its place in the
-// class stands a native callable, which says so for a call that native code knows to be one, and passes others on.
+// Before that class torch asks the mode, whose `__torch_dispatch__` has to say NotImplemented. In its place
+// in the class stands a native callable, which says so for a call that native code knows to be one, and
+// passes others on.
 #pragma once
 
 #include "cache/operator_facts.h"

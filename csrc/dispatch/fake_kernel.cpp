@@ -3,9 +3,9 @@
 #include "cache/kept.h"
 #include "dispatch/declined_calls.h"
 #include "dispatch/interpreter_hook.h"
-#include "dispatch/real_arguments.h"
 #include "dispatch/mode_stack.h"
 #include "dispatch/native_calls.h"
+#include "dispatch/real_arguments.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -83,7 +83,8 @@ class FakeCall {
   int64_t& bypasses(Bypass bypass) { return cache_.statistics.bypasses[{bypass, facts_.id}]; }
 
   // Puts fake tensors in the place of real ones among the arguments, as computing the call would do before
-  // anything else. Returns false, and leaves the arguments as they are, where it would not, or might refuse to.
+  // anything else. Returns false, and leaves the arguments as they are, where it would not, or might refuse
+  // to.
   bool convert_real_arguments() {
     RealArguments real;
     auto converted = arguments().vec();

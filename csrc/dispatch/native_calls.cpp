@@ -96,7 +96,8 @@ bool run_natively(const c10::OperatorHandle& op, const OperatorFacts& facts, Sta
   switch (facts.native) {
     case NativeKind::MarksForProfiler:
       // torch has a rule that runs the kernel.
-      if ((rules & has_no_rule_of_programs) == 0 || process().vouched_operators.profiles_are_set()) return false;
+      if ((rules & has_no_rule_of_programs) == 0 || process().vouched_operators.profiles_are_set())
+        return false;
       run_below_python(op, stack);
       return true;
     case NativeKind::ReadsValue:

@@ -1,5 +1,5 @@
-// Calls that native code answers without looking anything up, because all that is left of them, once Python has
-// asked what there is to ask, is the operator itself: on values that are known, or on nothing.
+// Calls that native code answers without looking anything up, because all that is left of them, once Python
+// has asked what there is to ask, is the operator itself: on values that are known, or on nothing.
 #pragma once
 
 #include "cache/operator_facts.h"

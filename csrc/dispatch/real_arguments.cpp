@@ -31,14 +31,15 @@ void RealArguments::note(const at::Tensor& tensor, Place place) {
 bool RealArguments::convert(PyObject* mode) {
   const auto real = PyRef::steal(PyList_New(static_cast<Py_ssize_t>(tensors_.size())));
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    PyList_SET_ITEM(real.get(), static_cast<Py_ssize_t>(i), PyRef::steal(THPVariable_Wrap(tensors_[i])).release());
+    PyList_SET_ITEM(real.get(), static_cast<Py_ssize_t>(i),
+                    PyRef::steal(THPVariable_Wrap(tensors_[i])).release());
   }
   const auto converted =
       PyRef::steal(PyObject_CallFunctionObjArgs(process().convert_real_tensors, mode, real.get(), nullptr));
   if (converted.get() == Py_None) return false;
-  TORCH_CHECK_TYPE(PyList_CheckExact(converted.get()) &&
-                       PyList_GET_SIZE(converted.get()) == PyList_GET_SIZE(real.get()),
-                   "each real tensor must have a fake one");
+  TORCH_CHECK_TYPE(
+      PyList_CheckExact(converted.get()) && PyList_GET_SIZE(converted.get()) == PyList_GET_SIZE(real.get()),
+      "each real tensor must have a fake one");
   const c10::IValue* copied = nullptr;
   for (size_t i = 0; i < places_.size(); ++i) {
     const auto& fake = THPVariable_Unpack(PyList_GET_ITEM(converted.get(), static_cast<Py_ssize_t>(i)));

@@ -12,15 +12,15 @@ namespace fastfake {
 
 class RealArguments {
  public:
-  // Notes the real tensors in `argument`, also those in a list, of which it makes a copy. The argument has to stay
-  // where it is.
+  // Notes the real tensors in `argument`, also those in a list, of which it makes a copy. The argument has to
+  // stay where it is.
   void find_in(c10::IValue& argument);
 
   // Whether there is a fake tensor as well.
   bool are_beside_fake_ones() const { return has_fake_; }
 
-  // Converts the real tensors under `mode` and puts the fake ones in their places. Returns false, with no change,
-  // where the mode does not take them, or not as plain tensors. Calls Python.
+  // Converts the real tensors under `mode` and puts the fake ones in their places. Returns false, with no
+  // change, where the mode does not take them, or not as plain tensors. Calls Python.
   bool convert(PyObject* mode);
 
  private:

@@ -135,8 +135,8 @@ def watch_vouched_operators(ids: ContextVar[frozenset[int]], profiles: ContextVa
 def register_rules(rules_of: Callable[[str], int], new_work: Callable[[], object]) -> None:
     """Tell native code what gives the fake results of an operator, and what programs wait for collectives with.
 
-    ``rules_of`` takes the name of an operator and returns bits, which operator_rules.py explains. ``new_work`` makes the
-    script object by which a program waits for a collective.
+    ``rules_of`` takes the name of an operator and returns bits, which operator_rules.py explains. ``new_work`` makes
+    the script object by which a program waits for a collective.
     """
 
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:

@@ -113,6 +113,8 @@ def fold_known_values(call: Call, traits: OperatorTraits) -> object:
 def is_given_back(mode: FakeTensorMode, fake: FakeTensor) -> bool:
     """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it."""
     value = fake.constant
+    if value is None:
+        return False
     return may_be_remembered(mode, value) and mode.fake_tensor_converter.known_fake(value) is fake
 
 

@@ -249,6 +249,8 @@ VARIANTS: dict[str, dict[str, bool]] = {
 }
 _FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
 _NOT_CAPTURABLE = ("Adagrad", "SGD")
+# It looks at values that fake tensors do not have.
+_ONLY_CAPTURABLE = ("ASGD",)
 
 
 def _optimizer(name: str, variant: dict[str, bool]) -> Step:
@@ -302,16 +304,15 @@ def _quantized() -> Step:
         restored = quantized.dequantize_per_tensor.default(inner, 0.1, 0, -128, 127, torch.int8)
         wide = quantized.dequantize_per_channel.default(weight, scales, zeros, 0, -128, 127, torch.int8)
         nn.functional.linear(restored, wide)
-        torch._int_mm(inner.expand(32, 64).contiguous(), weight.t())
+        torch._int_mm(inner.repeat(16, 1), weight.t())
         torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)
 
     return step
 
 
 def _sparse() -> Step:
-    indices = torch.zeros(2, 8, dtype=torch.int64)
-    values = torch.empty(8, requires_grad=True)
-    x = torch.empty(16, 4)
+    indices, values = torch.zeros(2, 8, dtype=torch.int64), torch.empty(8)
+    x = torch.empty(16, 4, requires_grad=True)
 
     def step() -> None:
         matrix = torch.sparse_coo_tensor(indices, values, (16, 16), is_coalesced=True, check_invariants=False)
@@ -345,7 +346,8 @@ def _programs() -> list[Program]:
         programs.append(Program("transformers", name, prepare, requires="transformers"))
     for variant, settings in VARIANTS.items():
         for name in OPTIMIZERS:
-            if (variant == "fused" and name not in _FUSED) or (variant == "capturable" and name in _NOT_CAPTURABLE):
+            lacking = {"fused": set(OPTIMIZERS) - set(_FUSED), "capturable": set(_NOT_CAPTURABLE)}
+            if name in lacking.get(variant, _ONLY_CAPTURABLE):
                 continue
             programs.append(Program("optimizers", f"{name}, {variant}", functools.partial(_optimizer, name, settings)))
     programs += [

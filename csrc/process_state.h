@@ -5,7 +5,6 @@
 // dispatch/thread_state.h, what belongs to a mode in objects/mode_state.h.
 #pragma once
 
-#include "cache/collectives.h"
 #include "cache/dispatch_cache.h"
 #include "cache/operator_facts.h"
 #include "cache/operator_rules.h"
@@ -13,6 +12,7 @@
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
 #include "cache/vouched_operators.h"
+#include "cache/works.h"
 #include "dispatch/device_guards.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"

@@ -147,7 +147,7 @@ WATCHED_BY = {
     "rule: custom operator makes symbols": (
         "tests/test_cached_operators.py::test_a_call_that_makes_a_size_that_depends_on_data_makes_one_each_time"
     ),
-    "rule: collectives of programs": (
+    "rule: functions of programs": (
         "tests/test_collectives.py::test_a_kernel_that_a_program_puts_in_the_place_of_torchs_is_asked_each_time"
     ),
     "rule: profiles of operators": "tests/test_cached_operators.py::test_profiles_of_operators_come_before_the_cache",

@@ -11,6 +11,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -84,6 +85,7 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   words_.add(kept("settings made in Python", python_settings));
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
+    ++position_;
   }
   if (C10_UNLIKELY(symbols_.has_value()) && !symbols_->end()) return "symbolic shape";
   // Where all values are known, they are computed with.
@@ -126,7 +128,7 @@ Bypass CallKey::add(const c10::IValue& argument) {
     if (word == 0) return "symbolic shape";
     words_.add(Tag::SymbolicNumber);
     words_.add(kept("symbolic number", word));
-  } else if (argument.isObject() && is_torchs_collective(*op_)) {
+  } else if (argument.isObject() && is_torchs(*op_)) {
     // The group or the reduction, which such kernels do not look at.
     words_.add(Tag::Object);
   } else {
@@ -255,7 +257,8 @@ uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
 // on it.
 bool CallKey::add_known_value(PyObject* constant) {
   // A call that writes to it has to make it unknown.
-  if (op_->writes || !THPVariable_CheckExact(constant)) return false;
+  const uint64_t bit = uint64_t{1} << std::min<uint32_t>(position_, 63);
+  if ((op_->written_arguments & bit) != 0 || !THPVariable_CheckExact(constant)) return false;
   const auto& value = THPVariable_Unpack(constant);
   const auto* impl = value.unsafeGetTensorImpl();
   const bool is_plain = impl->has_storage() && impl->is_cpu() && impl->layout() == c10::kStrided &&

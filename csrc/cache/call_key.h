@@ -68,6 +68,7 @@ class CallKey {
   std::optional<CallSymbols> symbols_;
   const ModeState* mode_ = nullptr;
   const OperatorFacts* op_ = nullptr;
+  uint32_t position_ = 0;  // of the argument that is being added
   bool is_index_ = false;
   bool has_known_ = false;
   bool has_unknown_ = false;

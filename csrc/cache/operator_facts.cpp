@@ -45,9 +45,9 @@ constexpr std::array<std::string_view, 16> outside_of_the_key = {
 // What a custom operator does beside giving results is not known.
 constexpr auto non_builtin = "non-builtin";
 
-// Where torch.distributed has its operators.
-constexpr std::array<std::string_view, 5> spaces_of_collectives = {
-    "c10d", "_c10d_functional", "_c10d_functional_autograd", "_dtensor", "fsdp",
+// Libraries of torch's that give fake results by functions in Python.
+constexpr std::array<std::string_view, 6> python_libraries = {
+    "c10d", "_c10d_functional", "_c10d_functional_autograd", "_dtensor", "fsdp", "quantized_decomposed",
 };
 
 std::string_view space_of(std::string_view name) { return name.substr(0, name.find(':')); }
@@ -57,8 +57,8 @@ bool is_builtin(std::string_view name) {
   return space == "aten" || space == "prim" || space == "prims";
 }
 
-bool is_of_torch_distributed(std::string_view name) {
-  return std::ranges::find(spaces_of_collectives, space_of(name)) != spaces_of_collectives.end();
+bool is_in_python_library(std::string_view name) {
+  return std::ranges::find(python_libraries, space_of(name)) != python_libraries.end();
 }
 
 bool is_query(std::string_view name) {
@@ -112,6 +112,9 @@ bool is_arithmetic(const c10::OperatorHandle& op) {
          op.operator_name().overload_name.find("_mode") == std::string::npos;
 }
 
+// Of a set of arguments. Those beyond share it.
+constexpr size_t last_bit = 63;
+
 // Whether the operator writes to its first argument, to no other, and returns it.
 bool writes_and_returns_first(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
@@ -126,6 +129,17 @@ bool writes_and_returns_first(const c10::OperatorHandle& op) {
     return false;
   return schema.arguments().front().type()->kind() == c10::TypeKind::TensorType &&
          std::ranges::count_if(schema.arguments(), writes) == 1;
+}
+
+uint64_t written_arguments(const c10::FunctionSchema& schema) {
+  uint64_t written = 0;
+  const auto& arguments = schema.arguments();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* alias = arguments[i].alias_info();
+    if (alias != nullptr && alias->isWrite()) written |= uint64_t{1} << std::min(i, last_bit);
+  }
+  // Of normalization, for instance, which updates its statistics while training.
+  return written == 0 && torch::utils::SchemaInfo(schema).is_mutable() ? ~uint64_t{0} : written;
 }
 
 NativeKind native_kind(const c10::OperatorHandle& op) {
@@ -197,11 +211,11 @@ const OperatorFacts& OperatorTable::decide(const c10::OperatorHandle& op) {
   facts->bypass = bypass_reason(op);
   facts->is_custom = facts->bypass == non_builtin;
   const std::string_view name = op.operator_name().name;
-  facts->writes = torch::utils::SchemaInfo(schema).is_mutable();
+  facts->written_arguments = written_arguments(schema);
   facts->ignores_numbers = kept("which operators are arithmetic", is_arithmetic(op));
   facts->is_attribute_query = is_query(op.operator_name().name);
   facts->native = native_kind(op);
-  facts->is_collective = facts->is_custom && is_of_torch_distributed(name);
+  facts->is_of_python_library = facts->is_custom && is_in_python_library(name);
   const bool is_attention = name.find("scaled_dot_product") != std::string_view::npos ||
                             name.find("_fused_sdp_choice") != std::string_view::npos ||
                             name.find("multi_head_attention") != std::string_view::npos ||

@@ -24,15 +24,15 @@ struct OperatorFacts {
   // A custom operator that nothing else speaks against: its calls may be cached where somebody vouches for
   // it.
   bool is_custom = false;
-  // One of torch.distributed's, which nobody has to vouch for as long as torch's kernel gives its fake
-  // results.
-  bool is_collective = false;
+  // Of a library of torch's that gives fake results by functions in Python (operator_rules), whose calls
+  // nobody has to vouch for.
+  bool is_of_python_library = false;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.
   bool reads_attention_settings = false;
-  // It writes to an argument, or may do so.
-  bool writes = false;
+  // The arguments that it writes to, a bit each; all where torch says that it writes and its schema does not.
+  uint64_t written_arguments = 0;
   // Arithmetic on each element: of a floating point number only the type counts for the metadata of results.
   bool ignores_numbers = false;
   // It asks about the tensor object itself.

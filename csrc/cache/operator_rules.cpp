@@ -1,5 +1,6 @@
 #include "cache/operator_rules.h"
 
+#include "cache/kept.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
 
@@ -31,6 +32,11 @@ uint64_t OperatorRules::ask_python(const OperatorFacts& op) const {
   const auto rules = PyLong_AsUnsignedLongLong(bits.get());
   if (PyErr_Occurred() != nullptr) throw python_error();
   return rules;
+}
+
+bool is_torchs(const OperatorFacts& op) {
+  return op.is_of_python_library &&
+         !kept("rule: functions of programs", (process().operator_rules.of(op) & is_computed_by_torch) == 0);
 }
 
 }  // namespace fastfake

@@ -62,7 +62,7 @@ class Recipe::Recorder {
       return nullptr;
     }
     if (value.isSymInt()) return add_symbolic_number(value.toSymInt());
-    if (value.isObject() && is_torchs_collective(op_)) {
+    if (value.isObject() && is_torchs(op_)) {
       // Such kernels make no objects of other kinds.
       steps_.emplace_back(NewWork{});
       return nullptr;

@@ -17,7 +17,7 @@ void VouchedOperators::watch(PyObject* ids, PyObject* profiles, PyObject* no_pro
 }
 
 const char* VouchedOperators::bypass_of(const OperatorFacts& op) const {
-  const bool is_vouched_for = op.bypass == nullptr || is_torchs_collective(op) || contain(op.id);
+  const bool is_vouched_for = op.bypass == nullptr || is_torchs(op) || contain(op.id);
   if (!is_vouched_for) return op.bypass;
   return kept("rule: profiles of operators", profiles_are_set()) ? "operator profiles" : nullptr;
 }

@@ -23,8 +23,9 @@ _HAS_DISPATCH_RULE = 2
 _HAS_NO_RULE_OF_PROGRAMS = 4
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-# A kernel that a program registers with a library of `torch.library`'s helpers seems to come from that file.
-_TORCH_DISTRIBUTED = os.path.join(_TORCH, "distributed") + os.sep
+# Where torch has its libraries of operators written in Python. A kernel that a program registers with a helper of
+# torch.library seems to come from torch as well.
+_LIBRARIES = (os.path.join(_TORCH, "distributed", ""), os.path.join(_TORCH, "ao", "quantization", ""))
 # Of the kernel that counts; one that another took the place of is marked as inactive.
 _META_KERNEL = re.compile(r"^Meta: registered at (.*):\d+ ::", re.MULTILINE)
 
@@ -42,9 +43,9 @@ def rules_of(name: str) -> int:
     source = _source_of_fake_implementation(name)
     if source is None:
         kernel = _META_KERNEL.search(torch._C._dispatch_dump(name))
-        is_torchs = kernel is not None and kernel[1].startswith(_TORCH_DISTRIBUTED)
+        is_torchs = kernel is not None and kernel[1].startswith(_LIBRARIES)
         return _HAS_NO_RULE_OF_PROGRAMS | (_IS_COMPUTED_BY_TORCH if is_torchs else 0)
-    is_torchs = source.startswith(_TORCH_DISTRIBUTED)
+    is_torchs = source.startswith(_LIBRARIES)
     return _HAS_NO_RULE_OF_PROGRAMS | _IS_COMPUTED_BY_TORCH if is_torchs else 0
 
 

@@ -1,18 +1,11 @@
-#include "cache/collectives.h"
+#include "cache/works.h"
 
-#include "cache/kept.h"
 #include "objects/python_guards.h"
-#include "process_state.h"
 
 #include <c10/util/Exception.h>
 #include <torch/csrc/jit/python/module_python.h>
 
 namespace fastfake {
-
-bool is_torchs_collective(const OperatorFacts& op) {
-  return op.is_collective && !kept("rule: collectives of programs",
-                                   (process().operator_rules.of(op) & is_computed_by_torch) == 0);
-}
 
 void Works::register_python(PyObject* new_work) { Py_XSETREF(new_work_, Py_NewRef(new_work)); }
 

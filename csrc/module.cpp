@@ -1,6 +1,7 @@
 // The Python module fastfake._C: bindings only.
 #include "cache/cache_inspection.h"
 #include "dispatch/common_device.h"
+#include "dispatch/declined_calls.h"
 #include "dispatch/fake_backward.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
@@ -25,18 +26,34 @@ namespace fastfake {
 
 namespace {
 
-void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare) {
+void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare,
+                      const py::object& convert, const py::object& is_given_back) {
   TORCH_CHECK(process().fake_mode.type == nullptr, "the classes of fake tensors are registered already");
   register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
   register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
   Py_XSETREF(process().crosscheck, Py_NewRef(compare.ptr()));
+  Py_XSETREF(process().convert_real_tensors, Py_NewRef(convert.ptr()));
+  Py_XSETREF(process().is_given_back, Py_NewRef(is_given_back.ptr()));
 }
 
 py::tuple cache_statistics() {
   const auto& cache = process().cache;
   py::dict bypasses;
-  for (const auto& [reason, count] : cache.statistics.bypasses) bypasses[py::cast(reason)] = count;
-  return py::make_tuple(cache.statistics.hits, cache.statistics.misses, bypasses, cache.size());
+  for (const auto& [bypass, count] : cache.statistics.bypasses) {
+    const py::str reason(bypass.first.data(), bypass.first.size());
+    bypasses[reason] = count + (bypasses.contains(reason) ? bypasses[reason].cast<int64_t>() : 0);
+  }
+  return py::make_tuple(cache.statistics.hits, cache.statistics.misses, cache.statistics.declined, bypasses,
+                        cache.size());
+}
+
+py::list bypassed_operators() {
+  py::list found;
+  for (const auto& [bypass, count] : process().cache.statistics.bypasses) {
+    const auto& [reason, id] = bypass;
+    found.append(py::make_tuple(reason, c10::toString(process().operators.name(id)), count));
+  }
+  return found;
 }
 
 // Exchanges a key in its place. Python code that cleared the dictionary and filled it again could be
@@ -88,7 +105,11 @@ PYBIND11_MODULE(_C, module) {
   module.attr("ModeState") = py::handle(reinterpret_cast<PyObject*>(mode_state_type()));
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
-             py::arg("fake_mode"), py::arg("crosscheck"));
+             py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"), py::arg("is_given_back"));
+  module.def("declining_method", wrap_pybind_function([](const py::function& function) {
+               return py::reinterpret_steal<py::object>(declining_method(function.ptr()));
+             }),
+             py::arg("function"));
   module.def("alias_of_fake", wrap_pybind_function([](const py::object& tensor) {
                return py::reinterpret_steal<py::object>(alias_of_fake(tensor.ptr()));
              }),
@@ -163,6 +184,7 @@ PYBIND11_MODULE(_C, module) {
       [](int index) { thread_state.pretended_index = static_cast<signed char>(index); }, py::arg("index"));
 
   module.def("cache_statistics", wrap_pybind_function(cache_statistics));
+  module.def("bypassed_operators", wrap_pybind_function(bypassed_operators));
   module.def("cache_clear", wrap_pybind_function([] { process().cache.clear(); }));
   module.def("cache_key", wrap_pybind_function(cache_key), py::arg("mode"), py::arg("name"),
              py::arg("overload"), py::arg("args"), py::arg("kwargs"));
@@ -197,6 +219,13 @@ PYBIND11_MODULE(_C, module) {
                    process().vouched_operators.watch(ids.ptr(), profiles.ptr(), no_profiles.ptr());
                  }),
              py::arg("ids"), py::arg("profiles"), py::arg("no_profiles"));
+
+  module.def("register_rules",
+             wrap_pybind_function([](const py::function& rules_of, const py::function& new_work) {
+               process().operator_rules.register_python(rules_of.ptr());
+               process().works.register_python(new_work.ptr());
+             }),
+             py::arg("rules_of"), py::arg("new_work"));
 
   module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
                process().python_settings.watch(variables.ptr());

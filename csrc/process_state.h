@@ -7,10 +7,12 @@
 
 #include "cache/dispatch_cache.h"
 #include "cache/operator_facts.h"
+#include "cache/operator_rules.h"
 #include "cache/registrations.h"
 #include "cache/settings.h"
 #include "cache/value_numbers.h"
 #include "cache/vouched_operators.h"
+#include "cache/works.h"
 #include "dispatch/device_guards.h"
 #include "dispatch/fake_backward.h"
 #include "dispatch/pretended_device.h"
@@ -35,6 +37,8 @@ struct ProcessState {
   PretendedDevice pretended_device;
   OperatorTable operators;
   VouchedOperators vouched_operators;
+  OperatorRules operator_rules;
+  Works works;
   Registrations registrations;
   PythonSettings python_settings;
   ValueNumbers value_numbers;
@@ -43,6 +47,12 @@ struct ProcessState {
   // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
   // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
   PyObject* crosscheck = nullptr;
+  // Makes fake tensors of real ones among the arguments: a Python callable `(mode, list of tensors)` that
+  // gives a list, or None where computing the call has to tell why not. Null until classes are registered.
+  PyObject* convert_real_tensors = nullptr;
+  // Whether a call that writes to the known value of a fake tensor gives the tensor itself: a Python callable
+  // `(mode, fake tensor)`. Null until classes are registered.
+  PyObject* is_given_back = nullptr;
 };
 
 // Storage without a destructor.

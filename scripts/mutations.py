@@ -47,6 +47,7 @@ WATCHED_BY = {
         "mode: unsafe data_ptr",
         "mode: static shapes",
         "mode: known values",
+        "mode: real inputs",
         "mode: settings of the ShapeEnv",
     ),
     "mode: limit of known values": (
@@ -86,6 +87,11 @@ WATCHED_BY = {
         "dtype of a number",
         "value of a number",
         "second half of a number",
+        "known value",
+        "second half of a known value",
+    ),
+    "which operators are arithmetic": (
+        "tests/test_call_key.py::test_the_numbers_in_arithmetic_are_no_part_of_the_key_and_do_not_matter[mul]"
     ),
     "length of a text": "tests/test_call_key.py::test_texts_that_end_in_zero_bytes_are_not_their_beginnings",
     "rule: argument of another mode": (
@@ -151,6 +157,9 @@ WATCHED_BY = {
     "rule: custom operators": "tests/test_operator_facts.py::test_calls_of_custom_operators_are_computed_each_time",
     "rule: custom operator makes symbols": (
         "tests/test_cached_operators.py::test_a_call_that_makes_a_size_that_depends_on_data_makes_one_each_time"
+    ),
+    "rule: functions of programs": (
+        "tests/test_collectives.py::test_a_kernel_that_a_program_puts_in_the_place_of_torchs_is_asked_each_time"
     ),
     "rule: profiles of operators": "tests/test_cached_operators.py::test_profiles_of_operators_come_before_the_cache",
     "operators that went away": (

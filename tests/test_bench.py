@@ -50,7 +50,7 @@ def dispatch(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
 def test_help_lists_every_suite() -> None:
     finished = run_bench("--help")
     assert finished.returncode == 0
-    for suite in ("dispatch", "model", "compile", "overheads", "allocations"):
+    for suite in ("dispatch", "model", "bypasses", "compile", "overheads", "allocations"):
         assert f"  {suite} " in finished.stdout
 
 
@@ -245,6 +245,27 @@ def test_compile_reports_the_first_and_the_second_compilation_of_each_model(tmp_
     mean = report["geometric_means"]["first"]["make_fx symbolic"]
     assert mean == pytest.approx((llama["ratio"] * bert["ratio"]) ** 0.5)
     assert "geometric means over models" in output
+
+
+def test_bypasses_counts_calls_by_reason_and_operator(tmp_path: Path) -> None:
+    selection = ("--program", "Adam, for loop", "--program", "embedding")
+    output, report = run_suite(tmp_path, "bypasses", *selection, "--rounds", "0")
+    optimizer, embedding = report["programs"]
+    assert (optimizer["name"], optimizer["kind"]) == ("Adam, for loop", "optimizers")
+    assert optimizer["hits"] > 0
+    assert optimizer["bypasses"] == {}
+    assert "aten::_sparse_coo_tensor_with_dims_and_tensors" in str(embedding["bypasses"])
+    assert "bypassed calls of all these programs" in output
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_bypasses_measures_distributed_programs_on_both_sides(tmp_path: Path) -> None:
+    output, report = run_suite(tmp_path, "bypasses", "--program", "TP of 8", "--rounds", "2")
+    (program,), (case,) = report["programs"], report["cases"]
+    assert program["declined"] > 0
+    assert set(case["median_seconds"]) == {"torch", "fastfake"}
+    assert "a warm step" in output
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -127,6 +127,7 @@ FLAGS: dict[str, tuple[str, Callable[[], object]]] = {
     "mode: unsafe data_ptr": ("_allow_unsafe_data_ptr_access", lambda: False),
     "mode: static shapes": ("static_shapes", lambda: False),
     "mode: known values": ("known_values", lambda: 8),
+    "mode: real inputs": ("allow_non_fake_inputs", lambda: True),
     "mode: settings of the ShapeEnv": ("shape_env", lambda: ShapeEnv(specialize_zero_one=False)),
 }
 
@@ -178,6 +179,7 @@ def pairs() -> dict[str, tuple[Call, Call]]:
     halves = long[:3], long[3:]
     every_other, two = long[::2], long[:2]
     view, requires_grad = x.view(3), torch.empty(3, requires_grad=True)
+    known = [torch.tensor([value]) for value in (1.0, 2.0, 1 + 2j, 1 + 3j)]
     on_first, on_second = torch.empty(3, device="cuda:0"), torch.empty(3, device="cuda:1")
 
     def sine(tensor: torch.Tensor) -> Call:
@@ -215,6 +217,8 @@ def pairs() -> dict[str, tuple[Call, Call]]:
         "dtype of a number": (lambda: numbers * 0, lambda: numbers * 0.0),
         "value of a number": (lambda: numbers * 1, lambda: numbers * 2),
         "second half of a number": (lambda: numbers * (1 + 2j), lambda: numbers * (1 + 3j)),
+        "known value": (lambda: torch.cat([known[0], x]), lambda: torch.cat([known[1], x])),
+        "second half of a known value": (lambda: torch.cat([known[2], x]), lambda: torch.cat([known[3], x])),
     }  # fmt: skip
 
 
@@ -222,7 +226,7 @@ PARTS = (
     "operator", "kind of argument", "integer", "floating point number", "real part", "imaginary part", "truth value",
     "text", "device", "generator", "dtype", "requires grad", "device of a tensor", "dispatch keys", "shared storage",
     "repeated tensor", "which tensor is repeated", "bytes of the storage", "offset in the storage", "size", "stride",
-    "dtype of a number", "value of a number", "second half of a number",
+    "dtype of a number", "value of a number", "second half of a number", "known value", "second half of a known value",
 )  # fmt: skip
 
 
@@ -231,6 +235,74 @@ def test_a_call_with_another_argument_is_another_call(mode: FakeTensorMode, part
     both = pairs()
     assert set(both) == set(PARTS)
     check(mode, *both[part])
+
+
+def test_the_value_of_a_known_tensor_is_part_of_the_key_only_beside_unknown_ones(mode: FakeTensorMode) -> None:
+    x, known, empty = torch.empty(3), torch.tensor([2.0]), torch.tensor([])
+    torch.cat([empty, x]), torch.cat([known, x])
+    before = FakeTensorMode.cache_info()
+    assert torch.cat([torch.tensor([]), x]).shape == (3,)
+    result = torch.cat([torch.tensor([2.0]), x])
+    assert (result.shape, result.constant) == ((4,), None)
+    after = FakeTensorMode.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 2, before.misses)
+    # Alone its value is computed with, and what is written to is known no longer.
+    assert (known + 1).item() == 3
+    assert known.copy_(x[:1]).constant is None
+    assert known.constant is None
+
+
+NUMBERS = (0.0, -0.0, 1.0, -2.5, 1e10, 1e300, float("inf"), float("nan"))
+ARITHMETIC: dict[str, Callable[[torch.Tensor, float], object]] = {
+    "add": lambda x, number: x + number,
+    "add, alpha": lambda x, number: torch.add(x, x, alpha=number),
+    "add.Scalar": lambda x, number: aten.add.Scalar(x, number, number),
+    "add_": lambda x, number: x.add_(number),
+    "sub": lambda x, number: x - number,
+    "rsub": lambda x, number: number - x,
+    "mul": lambda x, number: x * number,
+    "mul_": lambda x, number: x.mul_(number),
+    "div": lambda x, number: x / number,
+    "div.Scalar": lambda x, number: aten.div.Scalar(x, number),
+    "addcmul": lambda x, number: torch.addcmul(x, x, x, value=number),
+    "addcdiv_": lambda x, number: x.addcdiv_(x, x, value=number),
+    "lerp": lambda x, number: torch.lerp(x, x, number),
+    "lerp_": lambda x, number: x.lerp_(x, number),
+    "_foreach_add": lambda x, number: torch._foreach_add([x, x], number),
+    "_foreach_mul_": lambda x, number: torch._foreach_mul_([x, x], number),
+    "_foreach_div_, list": lambda x, number: torch._foreach_div_([x, x], [number, 1.0]),
+    "_foreach_addcdiv_, list": lambda x, number: torch._foreach_addcdiv_([x, x], [x, x], [x, x], [number, 2.0]),
+    "_foreach_lerp": lambda x, number: torch._foreach_lerp([x, x], [x, x], number),
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_the_numbers_in_arithmetic_are_no_part_of_the_key_and_do_not_matter(mode: FakeTensorMode, name: str) -> None:
+    call = ARITHMETIC[name]
+
+    def outcome(dtype: torch.dtype, number: float) -> Any:
+        x = torch.empty(2, 3, dtype=dtype).t()
+        try:
+            return record_call(lambda x: call(x, number), (x,), {}, contextlib.nullcontext())
+        except Exception as error:
+            return type(error), str(error).replace(str(number), "")
+
+    for dtype in (torch.float32, torch.float16, torch.complex64, torch.int32, torch.bool):
+        with disable_fake_tensor_cache(mode):
+            computed = [outcome(dtype, number) for number in NUMBERS]
+        assert computed == [computed[0]] * len(NUMBERS)
+        outcome(dtype, NUMBERS[0])
+        misses = FakeTensorMode.cache_info().misses
+        assert [outcome(dtype, number) for number in NUMBERS] == computed
+        assert FakeTensorMode.cache_info().misses == misses
+
+
+def test_arithmetic_on_numbers_alone_depends_on_them(mode: FakeTensorMode) -> None:
+    assert [aten.div.float(number, 2.0) for number in (3.0, 4.0)] == [1.5, 2.0]
+    x = torch.empty(3)
+    misses = FakeTensorMode.cache_info().misses
+    torch.full_like(x, 1.0), torch.full_like(x, 2.0), torch.pow(x, 2.0), torch.pow(x, 3.0)
+    assert FakeTensorMode.cache_info().misses == misses + 4
 
 
 def test_texts_that_end_in_zero_bytes_are_not_their_beginnings(mode: FakeTensorMode) -> None:

@@ -107,6 +107,7 @@ struct Describe {
   }
   py::tuple operator()(const NewTensor& tensor) const { return describe(tensor); }
   py::tuple operator()(const ListOf& list) const { return py::make_tuple("list", list.length); }
+  py::tuple operator()(const NewWork& /*work*/) const { return py::make_tuple("work"); }
 };
 
 }  // namespace
@@ -117,7 +118,8 @@ py::object cache_key(const py::handle& mode, const std::string& name, const std:
   TORCH_CHECK_TYPE(state != nullptr, "expected a FakeTensorMode");
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
   const auto& facts = process().operators.facts(op);
-  if (facts.bypass != nullptr) return py::str(facts.bypass);
+  const Bypass of_operator = facts.is_custom ? process().vouched_operators.bypass_of(facts) : facts.bypass;
+  if (of_operator != nullptr) return py::str(of_operator);
   const auto arguments = boxed(op.schema(), args, kwargs);
   if (!arguments) return py::none();
   CallKey key;

@@ -9,8 +9,10 @@
 
 #include <ATen/core/Generator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -33,6 +35,14 @@ constexpr c10::DispatchKeySet kinds_that_are_not_dense({
     c10::DispatchKey::NestedTensor,
     c10::DispatchKey::Quantized,
     c10::DispatchKey::MkldnnCPU,
+});
+
+// A value with one of these keys is not what its bytes say.
+constexpr c10::DispatchKeySet python_or_lazy({
+    c10::DispatchKey::Python,
+    c10::DispatchKey::Conjugate,
+    c10::DispatchKey::Negative,
+    c10::DispatchKey::ZeroTensor,
 });
 
 Bypass layout_bypass(const c10::TensorImpl& impl) {
@@ -64,6 +74,7 @@ uint64_t bits_of_tensor(const c10::TensorImpl& impl, c10::Device device, size_t 
 
 Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::ArrayRef<c10::IValue> arguments) {
   mode_ = &mode;
+  op_ = &op;
   is_index_ = op.is_index;
   words_.add(kept("operator", op.id));
   words_.add(thread_settings());
@@ -78,8 +89,11 @@ Bypass CallKey::build(const OperatorFacts& op, const ModeState& mode, c10::Array
   words_.add(kept("settings made in Python", python_settings));
   for (const auto& argument : arguments) {
     if (Bypass bypass = add(argument)) return bypass;
+    ++position_;
   }
   if (C10_UNLIKELY(symbols_.has_value()) && !symbols_->end()) return "symbolic shape";
+  // Where all values are known, they are computed with.
+  if (C10_UNLIKELY(has_known_) && !has_unknown_) return constant_argument;
   return nullptr;
 }
 
@@ -94,7 +108,7 @@ Bypass CallKey::add(const c10::IValue& argument) {
     words_.add(Tag::Bool, kept("truth value", argument.toBool()) ? 1 : 0);
   } else if (argument.isDouble()) {
     words_.add(Tag::Double);
-    words_.add_double(kept("floating point number", argument.toDouble()));
+    words_.add_double(op_->ignores_numbers ? 0.0 : kept("floating point number", argument.toDouble()));
   } else if (argument.isList()) {
     return add_list(argument);
   } else if (argument.isDevice()) {
@@ -118,6 +132,9 @@ Bypass CallKey::add(const c10::IValue& argument) {
     if (word == 0) return "symbolic shape";
     words_.add(Tag::SymbolicNumber);
     words_.add(kept("symbolic number", word));
+  } else if (argument.isObject() && is_torchs(*op_)) {
+    // The group or the reduction, which such kernels do not look at.
+    words_.add(Tag::Object);
   } else {
     return "argument kind";
   }
@@ -140,11 +157,15 @@ Bypass CallKey::add_tensor(c10::TensorImpl* impl) {
   }
   const auto fake = FakeTensorView::of(impl);
   if (!fake) {
-    return impl->is_wrapped_number() ? add_wrapped_number(impl) : "non-fake tensor";
+    return impl->is_wrapped_number() ? add_wrapped_number(impl) : real_argument;
   }
   const bool is_ours = fake.mode() == reinterpret_cast<const PyObject*>(mode_);
   if (kept("rule: argument of another mode", !is_ours)) return "not our fake";
-  if (kept("rule: argument with a known value", fake.has_constant())) return "constant attribute";
+  if (kept("rule: argument with a known value", fake.has_constant())) {
+    if (!add_known_value(fake.constant())) return constant_argument;
+  } else {
+    has_unknown_ = true;
+  }
   if (kept("rule: argument with keys of its own", fake.has_dispatch_keys())) return "mkldnn tensor";
   return add_fake_tensor(impl, fake.device());
 }
@@ -242,13 +263,35 @@ uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
   return storages_.size() - 1;
 }
 
+// The value of a tensor among the arguments, where it is known: what the call asks of the tensor may depend
+// on it.
+bool CallKey::add_known_value(PyObject* constant) {
+  // A call that writes to it has to make it unknown.
+  const uint64_t bit = uint64_t{1} << std::min<uint32_t>(position_, 63);
+  if ((op_->written_arguments & bit) != 0 || !THPVariable_CheckExact(constant)) return false;
+  const auto& value = THPVariable_Unpack(constant);
+  const auto* impl = value.unsafeGetTensorImpl();
+  const bool is_plain = impl->has_storage() && impl->is_cpu() && impl->layout() == c10::kStrided &&
+                        !impl->key_set().has_any(python_or_lazy) && !impl->has_symbolic_sizes_strides();
+  if (!is_plain || impl->numel() > 1) return false;
+  std::array<uint64_t, 2> bits{};
+  const size_t bytes = static_cast<size_t>(impl->numel()) * impl->dtype().itemsize();
+  if (bytes > sizeof(bits)) return false;
+  if (bytes != 0) std::memcpy(bits.data(), impl->data(), bytes);
+  words_.add(Tag::KnownValue, static_cast<uint64_t>(c10::typeMetaToScalarType(impl->dtype())));
+  words_.add(kept("known value", bits[0]));
+  words_.add(kept("second half of a known value", bits[1]));
+  has_known_ = true;
+  return true;
+}
+
 // A Python number among the arguments: a real zero-dimensional tensor that torch made for it.
 Bypass CallKey::add_wrapped_number(const c10::TensorImpl* impl) {
   const auto dtype = c10::typeMetaToScalarType(impl->dtype());
   const size_t bytes = impl->dtype().itemsize();
-  if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return "non-fake tensor";
+  if (!impl->is_cpu() || impl->dim() != 0 || bytes > 2 * sizeof(uint64_t)) return real_argument;
   std::array<uint64_t, 2> value{};
-  std::memcpy(value.data(), impl->data(), bytes);
+  if (!op_->ignores_numbers || !c10::isFloatingType(dtype)) std::memcpy(value.data(), impl->data(), bytes);
   words_.add(Tag::WrappedNumber, kept("dtype of a number", static_cast<uint64_t>(dtype)));
   words_.add(kept("value of a number", value[0]));
   words_.add(kept("second half of a number", value[1]));

@@ -15,6 +15,7 @@
 #include <c10/core/StorageImpl.h>
 #include <c10/core/TensorImpl.h>
 #include <c10/util/ArrayRef.h>
+#include <torch/csrc/python_headers.h>
 
 #include <cstdint>
 #include <optional>
@@ -23,6 +24,11 @@ namespace fastfake {
 
 // Why a call is not cached; null when it is.
 using Bypass = const char*;
+
+// A real tensor among the arguments that is no number.
+inline constexpr Bypass real_argument = "non-fake tensor";
+// A fake tensor with a known value.
+inline constexpr Bypass constant_argument = "constant attribute";
 
 class CallKey {
  public:
@@ -51,6 +57,8 @@ class CallKey {
   uint64_t word_for(const c10::SymNodeImpl* node);
   Bypass add_list(const c10::IValue& list);
   Bypass add_wrapped_number(const c10::TensorImpl* impl);
+  // Returns false if the call cannot be cached.
+  bool add_known_value(PyObject* constant);
   // The number of `storage` among the storages of the arguments.
   uint64_t storage_number(c10::StorageImpl* storage);
 
@@ -59,7 +67,11 @@ class CallKey {
   FirstSeen<c10::StorageImpl> storages_;
   std::optional<CallSymbols> symbols_;
   const ModeState* mode_ = nullptr;
+  const OperatorFacts* op_ = nullptr;
+  uint32_t position_ = 0;  // of the argument that is being added
   bool is_index_ = false;
+  bool has_known_ = false;
+  bool has_unknown_ = false;
 };
 
 }  // namespace fastfake

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fastfake {
@@ -40,7 +41,10 @@ struct CacheEntry final : c10::intrusive_ptr_target {
 struct CacheStatistics {
   int64_t hits = 0;
   int64_t misses = 0;
-  std::map<std::string_view, int64_t> bypasses;
+  // Calls that the mode left to a class with `__torch_dispatch__` of its own among the arguments.
+  int64_t declined = 0;
+  // By reason, and by the id of the operator.
+  std::map<std::pair<std::string_view, uint64_t>, int64_t> bypasses;
 };
 
 class DispatchCache {

@@ -11,6 +11,9 @@
 
 namespace fastfake {
 
+// Operators of which some calls are answered natively (dispatch/native_calls).
+enum class NativeKind : uint8_t { None, MarksForProfiler, ReadsValue, WritesValue };
+
 struct OperatorFacts {
   // Names the operator in cache keys. Unlike an address it is never given to another operator.
   uint64_t id = 0;
@@ -21,12 +24,22 @@ struct OperatorFacts {
   // A custom operator that nothing else speaks against: its calls may be cached where somebody vouches for
   // it.
   bool is_custom = false;
+  // Of a library of torch's that gives fake results by functions in Python (operator_rules), whose calls
+  // nobody has to vouch for.
+  bool is_of_python_library = false;
   // aten::index.Tensor: its result has a dynamic shape only with a bool or int8 index.
   bool is_index = false;
   // The operator chooses between attention backends, which users switch on and off.
   bool reads_attention_settings = false;
   // aten::convolution: torch.jit traces the operator that it consists of, so that one has to be called then.
   bool is_convolution = false;
+  // The arguments that it writes to, a bit each; all where torch says that it writes and its schema does not.
+  uint64_t written_arguments = 0;
+  // Arithmetic on each element: of a floating point number only the type counts for the metadata of results.
+  bool ignores_numbers = false;
+  // It asks about the tensor object itself.
+  bool is_attribute_query = false;
+  NativeKind native = NativeKind::None;
 };
 
 // The facts of all operators called so far. The GIL guards it.

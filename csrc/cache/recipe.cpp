@@ -46,8 +46,8 @@ size_t bytes_of_text(const std::string& text) {
 
 class Recipe::Recorder {
  public:
-  Recorder(const CallKey& key, const ModeState& mode, std::vector<Step>& steps)
-      : key_(key), mode_(mode), steps_(steps), integers_(key) {}
+  Recorder(const OperatorFacts& op, const CallKey& key, const ModeState& mode, std::vector<Step>& steps)
+      : op_(op), key_(key), mode_(mode), steps_(steps), integers_(key) {}
 
   std::vector<SymbolId> new_symbols() const { return integers_.new_symbols(); }
 
@@ -62,6 +62,11 @@ class Recipe::Recorder {
       return nullptr;
     }
     if (value.isSymInt()) return add_symbolic_number(value.toSymInt());
+    if (value.isObject() && is_torchs(op_)) {
+      // Such kernels make no objects of other kinds.
+      steps_.emplace_back(NewWork{});
+      return nullptr;
+    }
     if (!is_constant_kind(value)) return "non-FakeTensor output";
     steps_.emplace_back(Constant{value});
     return nullptr;
@@ -157,6 +162,7 @@ class Recipe::Recorder {
     return std::nullopt;
   }
 
+  const OperatorFacts& op_;
   const CallKey& key_;
   const ModeState& mode_;
   std::vector<Step>& steps_;
@@ -186,6 +192,7 @@ class Recipe::Builder {
     if (const auto* same = std::get_if<SameAsResult>(&step)) return reference_to(built_[same->index]);
     if (const auto* constant = std::get_if<Constant>(&step)) return constant->value;
     if (const auto* number = std::get_if<SymbolicNumber>(&step)) return integers_.make(number->source);
+    if (std::holds_alternative<NewWork>(step)) return process().works.make();
     return make_list(std::get<ListOf>(step));
   }
 
@@ -245,8 +252,9 @@ class Recipe::Builder {
   c10::SmallVector<c10::TensorImpl*, 4> built_;  // alive: they are among the results made so far
 };
 
-Bypass Recipe::record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results) {
-  Recorder recorder(key, mode, steps_);
+Bypass Recipe::record(const OperatorFacts& op, const CallKey& key, const ModeState& mode,
+                      c10::ArrayRef<c10::IValue> results) {
+  Recorder recorder(op, key, mode, steps_);
   for (const auto& result : results) {
     if (Bypass bypass = recorder.add(result)) {
       steps_.clear();

@@ -36,6 +36,9 @@ struct SymbolicNumber {
   IntegerSource source;
 };
 
+// The result is what a program waits for a collective with: each call makes one with a number of its own.
+struct NewWork {};
+
 // Whose storage a tensor is on.
 enum class StorageSource : uint8_t { Fresh, Argument, Result };
 
@@ -57,14 +60,15 @@ struct ListOf {
   c10::TypePtr element_type;
 };
 
-using Step = std::variant<SameAsArgument, SameAsResult, Constant, SymbolicNumber, NewTensor, ListOf>;
+using Step = std::variant<SameAsArgument, SameAsResult, Constant, SymbolicNumber, NewTensor, ListOf, NewWork>;
 
 // The steps that make the results of a call, first result first.
 class Recipe {
  public:
   // Reads `results` of a call with key `key` under `mode`. Returns why they cannot be made again, or
   // null. Needs the GIL.
-  Bypass record(const CallKey& key, const ModeState& mode, c10::ArrayRef<c10::IValue> results);
+  Bypass record(const OperatorFacts& op, const CallKey& key, const ModeState& mode,
+                c10::ArrayRef<c10::IValue> results);
 
   // Makes the results for other arguments with an equal key and appends them to `results`.
   // `key` is their key. Needs the GIL.

@@ -2,6 +2,7 @@
 
 #include "cache/kept.h"
 #include "objects/python_guards.h"
+#include "process_state.h"
 
 #include <c10/util/Exception.h>
 
@@ -16,7 +17,8 @@ void VouchedOperators::watch(PyObject* ids, PyObject* profiles, PyObject* no_pro
 }
 
 const char* VouchedOperators::bypass_of(const OperatorFacts& op) const {
-  if (op.bypass != nullptr && !contain(op.id)) return op.bypass;
+  const bool is_vouched_for = op.bypass == nullptr || is_torchs(op) || contain(op.id);
+  if (!is_vouched_for) return op.bypass;
   return kept("rule: profiles of operators", profiles_are_set()) ? "operator profiles" : nullptr;
 }
 

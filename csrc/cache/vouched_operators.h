@@ -20,9 +20,11 @@ class VouchedOperators {
   // Throws what Python raises.
   const char* bypass_of(const OperatorFacts& op) const;
 
+  // Whether profiles stand in for the fake implementations of some custom operators.
+  bool profiles_are_set() const;
+
  private:
   bool contain(uint64_t id) const;
-  bool profiles_are_set() const;
 
   PyObject* ids_ = nullptr;
   PyObject* profiles_ = nullptr;

@@ -34,6 +34,8 @@ enum class Tag : uint8_t {
   List,
   SymbolicNumber,
   SymbolicFakeTensor,
+  Object,
+  KnownValue,
 };
 
 constexpr uint64_t tagged(Tag tag, uint64_t payload = 0) {

@@ -1,8 +1,11 @@
 #include "dispatch/fake_kernel.h"
 
 #include "cache/kept.h"
+#include "dispatch/declined_calls.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/mode_stack.h"
+#include "dispatch/native_calls.h"
+#include "dispatch/real_arguments.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -11,6 +14,7 @@
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -30,7 +34,16 @@ class FakeCall {
     if (!mode_->answers_from_cache()) return compute();
     Bypass bypass = bypass_of_operator();
     if (C10_LIKELY(bypass == nullptr)) bypass = key_.build(facts_, *mode_, arguments());
-    if (bypass != nullptr) return compute_uncached(bypass);
+    if (C10_UNLIKELY(bypass != nullptr)) {
+      if (bypass == real_argument && !is_left_to_a_class(arguments()) && convert_real_arguments()) {
+        return FakeCall(op_, stack_, mode_).run();
+      }
+      if (!mode_->cache_crosscheck_enabled && run_natively(op_, facts_, stack_, mode_)) {
+        ++cache_.statistics.hits;
+        return;
+      }
+      return compute_uncached(bypass);
+    }
     const auto entry = cache_.find(key_);
     if (!entry) return compute_and_record();
     if (entry->bypass != nullptr) return compute_uncached(entry->bypass);
@@ -56,8 +69,31 @@ class FakeCall {
   void compute() { dispatch_by_torch(op_, stack_); }
 
   void compute_uncached(Bypass bypass) {
-    ++cache_.statistics.bypasses[bypass];
+    if (is_left_to_a_class(arguments())) return decline();
+    ++bypasses(bypass);
     compute();
+  }
+
+  void decline() {
+    ++cache_.statistics.declined;
+    const DecliningMode declining(facts_);
+    compute();
+  }
+
+  int64_t& bypasses(Bypass bypass) { return cache_.statistics.bypasses[{bypass, facts_.id}]; }
+
+  // Puts fake tensors in the place of real ones among the arguments, as computing the call would do before
+  // anything else. Returns false, and leaves the arguments as they are, where it would not, or might refuse
+  // to.
+  bool convert_real_arguments() {
+    RealArguments real;
+    auto converted = arguments().vec();
+    for (auto& argument : converted) real.find_in(argument);
+    // Without a fake tensor, some operators compute with the values.
+    if (!real.are_beside_fake_ones()) return false;
+    if (!real.convert(reinterpret_cast<PyObject*>(mode_))) return false;
+    std::ranges::move(converted, stack_->end() - facts_.arguments);
+    return true;
   }
 
   void answer(const Recipe& recipe) {
@@ -84,8 +120,8 @@ class FakeCall {
     const Bypass bypass = teaches                        ? "guards added"
                           : is_left_to_a_rule()          ? "torch_dispatch rule"
                           : changed_its_arguments(taken) ? "arguments changed"
-                                                         : recipe.record(key_, *mode_, results);
-    ++(bypass == nullptr ? cache_.statistics.misses : cache_.statistics.bypasses[bypass]);
+                                                         : recipe.record(facts_, key_, *mode_, results);
+    ++(bypass == nullptr ? cache_.statistics.misses : bypasses(bypass));
     // What was computed may be what a kernel said that has been replaced meanwhile.
     if (!teaches && process().registrations.number() == registrations_) {
       cache_.insert(key_, std::move(recipe), bypass);

@@ -53,7 +53,9 @@ class FakeTensorView {
   // The object in the slot. All code of this project puts interned ones there, which are never freed.
   PyObject* device_object() const noexcept { return slot(process().fake_tensor.fake_device); }
   c10::Device device() const noexcept { return reinterpret_cast<THPDevice*>(device_object())->device; }
-  bool has_constant() const noexcept { return slot(process().fake_tensor.constant) != Py_None; }
+  bool has_constant() const noexcept { return constant() != Py_None; }
+  // A real tensor with the value, where it is known.
+  PyObject* constant() const noexcept { return slot(process().fake_tensor.constant); }
   // Stands for a tensor whose dispatch keys are not those of its metadata, as one in MKLDNN's layout does.
   bool has_dispatch_keys() const noexcept { return slot(process().fake_tensor.dispatch_keys) != Py_None; }
   // Nothing but shape and device: no known constant, no real tensor, no recorded type or keys.
@@ -71,5 +73,12 @@ class FakeTensorView {
 
   PyObject* object_;
 };
+
+// Whether the tensor is of a class with a `__torch_dispatch__` of its own that is no class of fake tensors.
+inline bool is_of_another_dispatching_class(const c10::TensorImpl& impl) noexcept {
+  if (!impl.key_set().has(c10::DispatchKey::Python)) return false;
+  PyObject* object = impl.pyobj_slot()->load_pyobj();
+  return object != nullptr && !process().fake_tensor.is_base_of(Py_TYPE(object));
+}
 
 }  // namespace fastfake

@@ -59,7 +59,7 @@ struct ModeState {
   }
 
   // The flags on which the result of a call can depend, as bits of a cache key. Bit 5 is the thread's. Where
-  // bit 6 is set, another word tells how many elements known values may have.
+  // bit 7 is set, another word tells how many elements known values may have.
   uint64_t key_bits() const {
     if (C10_UNLIKELY(shape_env_settings == not_numbered)) number_settings();
     return static_cast<uint64_t>(kept("mode: fallback kernels", allow_fallback_kernels)) |
@@ -67,7 +67,8 @@ struct ModeState {
            static_cast<uint64_t>(kept("mode: meta", allow_meta)) << 2 |
            static_cast<uint64_t>(kept("mode: unsafe data_ptr", allow_unsafe_data_ptr_access)) << 3 |
            static_cast<uint64_t>(kept("mode: static shapes", static_shapes)) << 4 |
-           static_cast<uint64_t>(follows_values()) << 6 |
+           static_cast<uint64_t>(kept("mode: real inputs", allow_non_fake_inputs)) << 6 |
+           static_cast<uint64_t>(follows_values()) << 7 |
            static_cast<uint64_t>(kept("mode: settings of the ShapeEnv", shape_env_settings)) << 8;
   }
 };

@@ -58,8 +58,17 @@ def register_classes(
     fake_tensor: type[torch.Tensor],
     fake_mode: type[ModeState],
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
+    convert: Callable[[Any, list[torch.Tensor]], list[torch.Tensor] | None],
+    is_given_back: Callable[[Any, Any], bool],
 ) -> None:
-    """Tell native code which classes are FakeTensor and FakeTensorMode, and what compares results."""
+    """Tell native code the classes FakeTensor and FakeTensorMode, and the functions that it calls.
+
+    Those compare results, convert real tensors among the arguments of a call under a mode, and tell whether a call
+    that writes to the known value of a fake tensor gives the tensor itself.
+    """
+
+def declining_method(function: Callable[..., object]) -> Any:
+    """Make what stands for a mode's `__torch_dispatch__`: it declines the calls that another class is asked first."""
 
 def note_known_storage(tensor: torch.Tensor, owner: object) -> int:
     """Note that the values on the storage of ``tensor`` are known.
@@ -150,6 +159,13 @@ def vouch_for_operator(name: str, overload: str) -> None:
 def watch_vouched_operators(ids: ContextVar[frozenset[int]], profiles: ContextVar[Any], no_profiles: object) -> None:
     """Let calls of the custom operators in a context variable be cached, unless profiles of operators are set."""
 
+def register_rules(rules_of: Callable[[str], int], new_work: Callable[[], object]) -> None:
+    """Tell native code what gives the fake results of an operator, and what programs wait for collectives with.
+
+    ``rules_of`` takes the name of an operator and returns bits, which operator_rules.py explains. ``new_work`` makes
+    the script object by which a program waits for a collective.
+    """
+
 def watch_settings(context_variables: tuple[ContextVar[Any], ...]) -> None:
     """Make the values of these variables part of every cache key."""
 
@@ -198,8 +214,11 @@ def pretended_index() -> int:
 def set_pretended_index(index: int) -> None:
     """Make the claimed device ``index``, one of torch's device indices, this thread's current one."""
 
-def cache_statistics() -> tuple[int, int, dict[str, int], int]:
-    """Return hits, misses, bypasses by reason, and the number of entries."""
+def cache_statistics() -> tuple[int, int, int, dict[str, int], int]:
+    """Return hits, misses, calls that modes declined, bypasses by reason, and the number of entries."""
+
+def bypassed_operators() -> list[tuple[str, str, int]]:
+    """Return reasons not to cache, with the name of an operator and how many of its calls each kept from the cache."""
 
 def cache_clear() -> None:
     """Drop all entries and statistics."""

@@ -15,10 +15,12 @@ from .version import __version__ as __version__
 
 if _compatibility.load_native_code() or TYPE_CHECKING:
     from . import _C
+    from . import collectives as _collectives
     from . import config as _config
+    from . import operator_rules as _operator_rules
     from . import registrations as _registrations
     from . import symbols as _symbols
-    from .cache import DispatchCacheInfo, cache_limit, set_cache_limit
+    from .cache import DispatchCacheInfo, bypassed_operators, cache_limit, declined_calls, set_cache_limit
     from .cached_operators import cache_operator, cache_operators_temporarily
     from .converter import FakeTensorConverter
     from .copy_mode import FakeCopyMode
@@ -37,6 +39,8 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     from .kernel_invocation import in_kernel_invocation_manager
     from .memo import SymNumberMemoDescriptor
     from .metadata import TensorMetadata, extract_tensor_metadata
+    from .miss import constants as _constants
+    from .miss import conversion as _conversion
     from .miss import crosscheck as _crosscheck
     from .pretend import pretend
     from .queries import (
@@ -49,15 +53,20 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
 
     _C.watch_settings(_config.RESULTS_DEPEND_ON)
     _C.watch_tables(_registrations.TABLES, _registrations.RULES, _registrations.has_dispatch_rule)
-    _C.register_classes(FakeTensor, FakeTensorMode, _crosscheck.compare)
+    _C.register_classes(
+        FakeTensor, FakeTensorMode, _crosscheck.compare, _conversion.convert_for_cache, _constants.is_given_back
+    )
     _symbols.register()
+    _C.register_rules(_operator_rules.rules_of, _collectives.new_work)
 
     _leaves_to_torch = is_disabled()
 else:
     from .without_native_code import (
+        bypassed_operators,
         cache_limit,
         cache_operator,
         cache_operators_temporarily,
+        declined_calls,
         install,
         install_temporarily,
         is_installed,
@@ -83,9 +92,11 @@ __all__ = [
     "UnsupportedFakeTensorException",
     "UnsupportedMutationAliasingException",
     "UnsupportedOperatorException",
+    "bypassed_operators",
     "cache_limit",
     "cache_operator",
     "cache_operators_temporarily",
+    "declined_calls",
     "disable_fake_tensor_cache",
     "extract_tensor_metadata",
     "get_plain_tensors",

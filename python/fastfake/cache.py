@@ -16,7 +16,16 @@ from . import _C
 from .logs import log
 from .miss import higher_order_cache
 
-__all__ = ["DispatchCacheInfo", "cache_clear", "cache_info", "cache_limit", "dump_cache_stats", "set_cache_limit"]
+__all__ = [
+    "DispatchCacheInfo",
+    "bypassed_operators",
+    "cache_clear",
+    "cache_info",
+    "cache_limit",
+    "declined_calls",
+    "dump_cache_stats",
+    "set_cache_limit",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,32 @@ class DispatchCacheInfo:
 
 def cache_info() -> DispatchCacheInfo:
     """Return the statistics of the process's cache."""
-    hits, misses, bypasses, size = _C.cache_statistics()
+    hits, misses, _, bypasses, size = _C.cache_statistics()
     graphs = higher_order_cache.statistics()
     all_bypasses = dict(Counter(bypasses) + graphs.bypasses)
     return DispatchCacheInfo(hits + graphs.hits, misses + graphs.misses, all_bypasses, size + graphs.size)
+
+
+def bypassed_operators() -> dict[str, dict[str, int]]:
+    """Return which operators' calls were not cached since the cache was last cleared.
+
+    Returns:
+        For each reason in `cache_info`, how many calls of each operator it kept from the cache. Operators have names
+        such as ``aten::index.Tensor``. Higher-order operators are not among them.
+    """
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for reason, operator_name, count in _C.bypassed_operators():
+        found[reason][operator_name] = count
+    return dict(found)
+
+
+def declined_calls() -> int:
+    """Return how many calls were left to another class among the arguments since the cache was last cleared.
+
+    Such a class, DTensor for one, is asked before the mode. The calls count as nothing else; those that the class makes
+    on its inner tensors are answered or computed.
+    """
+    return _C.cache_statistics()[2]
 
 
 def cache_clear() -> None:

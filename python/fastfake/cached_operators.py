@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 
 from . import _C, config
 
-__all__ = ["cache_operator", "cache_operators_temporarily"]
+__all__ = ["cache_operator", "cache_operators_temporarily", "watch"]
 
 _Operator = TypeVar("_Operator", bound="OpOverload | CustomOpDef")
 
@@ -83,7 +83,7 @@ def _overload_of(operator: object) -> OpOverload:
 
 def _facts(overload: OpOverload) -> tuple[int, bool]:
     """The id that native code knows the operator by, and whether it is cached only if somebody vouches for it."""
-    _watch()
+    watch()
     number, is_custom, bypass = _C.operator_facts(*_name_of(overload))
     if bypass is not None and not is_custom:
         raise ValueError(f"calls of {overload} are never cached: {bypass}")
@@ -95,5 +95,6 @@ def _name_of(overload: OpOverload) -> tuple[str, str]:
 
 
 @functools.cache
-def _watch() -> None:
+def watch() -> None:
+    """Tell native code what decides about custom operators; this imports torch's settings, which takes long."""
     _C.watch_vouched_operators(_in_scope, *config.custom_ops_profile_override())

@@ -83,6 +83,10 @@ class FakeTensorConverter:
         tensor_id = self.meta_converter.describer.lookup_tensor.get(t)
         return None if tensor_id is None else self.tensor_memo.get(tensor_id)
 
+    def known_fake(self, t: Tensor) -> FakeTensor | None:
+        """The fake tensor that `from_real_tensor` would give for ``t`` without making one."""
+        return self._get_memo(t)
+
     def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
         """Remember ``v`` as the fake tensor of ``t``."""
         with conversion_lock.held():

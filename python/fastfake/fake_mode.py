@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, cache_entries, config, devices, in_use
+from . import _C, cache_entries, cached_operators, config, devices, in_use
 from .cache import DispatchCacheInfo, Statistic, bypasses_or_zero, cache_clear, cache_info
 from .converter import FakeTensorConverter
 from .fake_tensor import ATTRIBUTE_QUERIES, FakeTensor
@@ -106,6 +106,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """
         in_use.ensure_installed()
         hide_from_dynamo()
+        cached_operators.watch()
         super().__init__()
         functorch_config, dynamo_config = config.functorch_config, config.dynamo_config()
         # In the instance's dictionary, where TorchDispatchMode.__exit__ looks for it: without, leaving this mode
@@ -373,3 +374,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             )
         finally:
             in_use.end()
+
+
+# Programs with DTensors make about as many calls that the mode declines as others, and native code knows them.
+FakeTensorMode.__torch_dispatch__ = _C.declining_method(FakeTensorMode.__torch_dispatch__)  # type: ignore[method-assign]

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 __all__ = [
+    "bypassed_operators",
     "cache_limit",
     "cache_operator",
     "cache_operators_temporarily",
+    "declined_calls",
     "install",
     "install_temporarily",
     "is_installed",
@@ -42,6 +44,16 @@ def is_installed() -> bool:
 def install_temporarily() -> Iterator[None]:
     """Do nothing for a while."""
     yield
+
+
+def bypassed_operators() -> dict[str, dict[str, int]]:
+    """Which operators' calls were not cached: torch's own cache does not tell."""
+    return {}
+
+
+def declined_calls() -> int:
+    """How many calls were left to another class: torch does not tell them from others."""
+    return 0
 
 
 def cache_limit() -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..fake_mode import FakeTensorMode
 
-__all__ = ["fold_known_values", "forget_written", "lift_numbers", "may_be_remembered"]
+__all__ = ["fold_known_values", "forget_written", "is_given_back", "lift_numbers", "may_be_remembered"]
 
 aten = torch.ops.aten
 
@@ -110,6 +110,14 @@ def fold_known_values(call: Call, traits: OperatorTraits) -> object:
     for t in tensors:
         converter.invalidate_constant_aliases(t)
     return NOT_HANDLED
+
+
+def is_given_back(mode: FakeTensorMode, fake: FakeTensor) -> bool:
+    """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it."""
+    value = fake.constant
+    if value is None:
+        return False
+    return may_be_remembered(mode, value) and mode.fake_tensor_converter.known_fake(value) is fake
 
 
 def forget_written(

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch._utils import render_call
 from torch.utils import _pytree as pytree
 
+from .. import in_use
+from ..errors import UnsupportedFakeTensorException
 from ..fake_tensor import FakeTensor
 from ..thread_state import fake_tensor_tls
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from ..converter import FakeTensorConverter
     from ..fake_mode import FakeTensorMode
 
-__all__ = ["convert_real_tensors"]
+__all__ = ["convert_for_cache", "convert_real_tensors"]
+
+_PLAIN_CLASSES = (Tensor, torch.nn.Parameter)
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 def convert_real_tensors(
@@ -51,6 +56,36 @@ def convert_real_tensors(
     return converted, fakes
 
 
+def convert_for_cache(mode: FakeTensorMode, tensors: list[Tensor]) -> list[Tensor] | None:
+    """Convert real tensors, which are arguments beside fake ones, before the cache is asked.
+
+    It is what computing the call begins with, so that the call has the same effects whether it is answered or computed.
+
+    Returns:
+        The fake tensors, or None if the call has to be computed with the real ones: it may raise an error, or a fake
+        tensor has a value with it that the cache does not look at.
+    """
+    if not _allows_real_tensors(mode) or any(type(t) not in _PLAIN_CLASSES or t.is_quantized for t in tensors):
+        return None
+    converter = mode.fake_tensor_converter
+    in_use.begin()
+    active = torch._C._unset_dispatch_mode(_FAKE)
+    try:
+        fakes = [converter.from_real_tensor(mode, t) for t in tensors]
+    except UnsupportedFakeTensorException:
+        return None
+    finally:
+        if active is not None:
+            torch._C._set_dispatch_mode(active)
+        in_use.end()
+    return None if any(fake._memos for fake in fakes) else list(fakes)
+
+
+def _allows_real_tensors(mode: FakeTensorMode) -> bool:
+    override = fake_tensor_tls.allow_non_fake_inputs_override
+    return mode.allow_non_fake_inputs if override is None else override
+
+
 def _check_may_convert(
     mode: FakeTensorMode, func: OpOverload, t: Tensor, flat_args: Sequence[object], args_spec: TreeSpec
 ) -> None:
@@ -60,8 +95,7 @@ def _check_may_convert(
 
     if torch.Tag.inplace_view in getattr(func, "tags", ()):
         raise AssertionError(f"Can't call metadata mutating ops on non-Fake Tensor inputs. Found in {rendered()}")
-    allowed = fake_tensor_tls.allow_non_fake_inputs_override
-    if mode.allow_non_fake_inputs if allowed is None else allowed:
+    if _allows_real_tensors(mode):
         return
     if isinstance(t, FakeTensor):
         raise AssertionError(f"Mixing fake modes NYI x.fake_mode={t.fake_mode} vs self={mode}")

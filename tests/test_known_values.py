@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 from both_sides import describe, fake_ones
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opinfo.random_programs import OPERATIONS, START_SHAPES, Instruction, execute
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
@@ -627,3 +631,35 @@ def test_converted_tensors_and_known_ones_meet() -> None:
         assert known(x + t) is None
         x.add_(t)
         assert known(t) is not None
+
+
+PROGRAMS_AT_RANDOM = st.lists(
+    st.builds(
+        Instruction,
+        operation=st.sampled_from(sorted(OPERATIONS)),
+        operands=st.tuples(*[st.integers(0, 40)] * 2),
+        parameters=st.tuples(*[st.integers(0, 7)] * 3),
+    ),
+    max_size=20,
+)
+
+
+def compare_with_eager(program: list[Instruction]) -> None:
+    def start() -> list[torch.Tensor]:
+        return [torch.arange(math.prod(shape), dtype=torch.float32).view(shape) + 1 for shape in START_SHAPES]
+
+    real_start = start()
+    real = pytree.tree_leaves((real_start, execute(program, real_start)))
+    with FakeTensorMode(known_values=True):
+        fake_start = start()
+        fake = pytree.tree_leaves((fake_start, execute(program, fake_start)))
+    assert len(fake) == len(real)
+    for number, (ours, theirs) in enumerate(zip(fake, real, strict=True)):
+        value = known(ours) if isinstance(ours, torch.Tensor) else None
+        if value is not None:
+            torch.testing.assert_close(value, theirs, rtol=0, atol=0, equal_nan=True, msg=f"leaf {number}")
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.exhaustive)])
+def test_random_programs_have_the_values_of_the_eager_run_as_far_as_they_are_known(examples: int) -> None:
+    settings(max_examples=examples, deadline=None)(given(PROGRAMS_AT_RANDOM)(compare_with_eager))()

@@ -22,8 +22,8 @@ MOST = 8
 LIMIT = 10_000
 JOBS = [(name, dtype) for name, op in OPS.items() if (dtype := usual_dtype(op)) is not None]
 
-# Without gradients these take another algorithm; modes see what is called with them.
-COMPUTED_OTHERWISE_BELOW_AUTOGRAD = frozenset(
+# For subclasses of tensors these take the algorithm that also gives vectors, which rounds otherwise.
+COMPUTED_OTHERWISE_FOR_SUBCLASSES = frozenset(
     {
         "linalg.cond",
         "linalg.eigvalsh",
@@ -115,7 +115,7 @@ def wrong_values(fakes: list[object], reals: list[object], *, rounded: bool) -> 
 def test_an_operator_gives_the_values_of_a_real_run_and_the_metadata_of_one_without(
     name: str, dtype: torch.dtype
 ) -> None:
-    rounded = name in COMPUTED_OTHERWISE_BELOW_AUTOGRAD
+    rounded = name in COMPUTED_OTHERWISE_FOR_SUBCLASSES
     found = []
     with ours():
         for case in thinned(sample_cases(OPS[name], dtype), MOST):

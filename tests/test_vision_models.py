@@ -147,6 +147,15 @@ def makers() -> dict[str, Any]:
     return {"torchvision": vision.models.get_model, "timm": image_models.create_model}
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, since the tests beside this one compute too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def metadata(t: torch.Tensor) -> Metadata:
     # Where nothing is stepped along, torch's meta kernels do not always give the stride that real ones give.
     strides = tuple(step if n > 1 else None for n, step in zip(t.shape, t.stride(), strict=True))

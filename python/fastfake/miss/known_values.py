@@ -373,8 +373,8 @@ def _pair(call: Call, values: Sequence[Tensor | None], results: object, computed
             continue
         if of_real is not None or not alike:
             value = _copy_like(fake, value)
-        storage = taken[value.untyped_storage()._cdata] = KnownStorage()
-        known_storage.give_value(fake, value, storage)
+        fresh = taken[value.untyped_storage()._cdata] = KnownStorage()
+        known_storage.give_value(fake, value, fresh)
 
 
 def _storage_of(t: FakeTensor, value: Tensor) -> KnownStorage:

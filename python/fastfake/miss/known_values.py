@@ -368,8 +368,8 @@ def _pair(call: Call, values: Sequence[Tensor | None], results: object, computed
         alike = known_storage.have_same_geometry(fake, value)
         if storage is not None:
             # On the storage of an argument, or of an earlier result.
-            if storage is of_real and alike:
-                known_storage.give_value(fake, aten.alias.default(value), storage)
+            if of_real is storage and alike:
+                known_storage.give_value(fake, aten.alias.default(value), of_real)
             continue
         if of_real is not None or not alike:
             value = _copy_like(fake, value)

@@ -3,7 +3,7 @@
 Each program runs a few steps on warm caches; counted are the calls of the last one. A warm step of the distributed
 programs, on a fake process group of 64, is also measured against torch's FakeTensor. `declined` are calls on tensors of
 a class that is asked before the mode, such as DTensor: the mode computes nothing for them, so that they are no part of
-the calls of which a share is given.
+the calls of which a share is given. Programs of a package that is not installed are left out.
 """
 
 from __future__ import annotations
@@ -120,6 +120,9 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     names = options.program or [name for name, program in PROGRAMS.items() if program.is_available]
+    for name in names:
+        if not PROGRAMS[name].is_available:
+            return report.fail(f"bench bypasses needs {PROGRAMS[name].requires} for {name}")
     counted: dict[str, Counted] = {}
     measured: list[Measured] = []
     with report.progress() as progress:

@@ -179,7 +179,7 @@ def pairs() -> dict[str, tuple[Call, Call]]:
     halves = long[:3], long[3:]
     every_other, two = long[::2], long[:2]
     view, requires_grad = x.view(3), torch.empty(3, requires_grad=True)
-    known = [torch.tensor([value]) for value in (1.0, 2.0, 1 + 2j, 1 + 3j)]
+    known = [torch.tensor([value], dtype=torch.complex128) for value in (1.0, 2.0, 1 + 2j, 1 + 3j)]
     on_first, on_second = torch.empty(3, device="cuda:0"), torch.empty(3, device="cuda:1")
 
     def sine(tensor: torch.Tensor) -> Call:

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
 from fastfake import FakeTensorMode
+from fastfake.torch_version import AT_LEAST_2_14
 
 aten = torch.ops.aten
 
@@ -83,7 +84,11 @@ def test_answers_from_the_cache_are_what_torch_computes() -> None:
     both_sides.assert_all_same({name: several_times(call) for name, call in CALLS.items()})
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLS) - {"strided"}))
+# Since torch 2.14 a fake tensor made of a whole number remembers it, which calls may ask for.
+COMPUTED = {"strided", "integer"} if AT_LEAST_2_14 else {"strided"}
+
+
+@pytest.mark.parametrize("name", sorted(set(CALLS) - COMPUTED))
 def test_only_the_first_call_is_computed(name: str) -> None:
     call = CALLS[name]
     FakeTensorMode.cache_clear()

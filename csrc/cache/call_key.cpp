@@ -266,6 +266,8 @@ uint64_t CallKey::storage_number(c10::StorageImpl* storage) {
 // The value of a tensor among the arguments, where it is known: what the call asks of the tensor may depend
 // on it.
 bool CallKey::add_known_value(PyObject* constant) {
+  // Where values are followed, Python tells what becomes of them.
+  if (mode_->known_values != 0) return false;
   // A call that writes to it has to make it unknown.
   const uint64_t bit = uint64_t{1} << std::min<uint32_t>(position_, 63);
   if ((op_->written_arguments & bit) != 0 || !THPVariable_CheckExact(constant)) return false;

@@ -91,6 +91,8 @@ bool write_value(const c10::OperatorHandle& op, size_t arguments, Stack* stack, 
 
 bool run_natively(const c10::OperatorHandle& op, const OperatorFacts& facts, Stack* stack, ModeState* mode) {
   if (C10_LIKELY(facts.native == NativeKind::None) || in_kernel_invocation(mode)) return false;
+  // Where values are followed, Python tells what becomes of them.
+  if (mode->known_values != 0 && facts.native != NativeKind::MarksForProfiler) return false;
   const auto rules = process().operator_rules.of(facts);
   if ((rules & has_dispatch_rule) != 0) return false;
   switch (facts.native) {

@@ -365,13 +365,13 @@ def _pair(call: Call, values: Sequence[Tensor | None], results: object, computed
             continue
         storage = _C.owner_of_known_storage(fake)
         of_real = taken.get(value.untyped_storage()._cdata)
-        alike = known_storage.have_same_geometry(fake, value)
         if storage is not None:
-            # On the storage of an argument, or of an earlier result.
-            if storage is of_real and alike:
+            # On the storage of an argument, or of an earlier result. Whether it is at the same place there is seen
+            # each time that the value is asked for.
+            if storage is of_real:
                 known_storage.give_value(fake, aten.alias.default(value), storage)
             continue
-        if of_real is not None or not alike:
+        if of_real is not None or not known_storage.have_same_geometry(fake, value):
             value = _copy_like(fake, value)
         fresh = taken[value.untyped_storage()._cdata] = KnownStorage()
         known_storage.give_value(fake, value, fresh)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -495,25 +496,35 @@ def test_a_deep_copied_module_has_values() -> None:
         assert known(norm.running_mean) is None
 
 
-@pytest.mark.parametrize(
-    "placeholder", [lambda shape: torch.zeros(shape), lambda shape: torch.tensor([0.0] * shape[0])]
-)
-def test_a_fake_implementation_gives_no_values(placeholder: Callable[[torch.Size], torch.Tensor]) -> None:
+@contextlib.contextmanager
+def doubling(fake: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """A custom operator that doubles, with the given fake implementation."""
     with torch.library._scoped_library("fastfake_known_values", "DEF") as library:
         library.define("twice(Tensor x) -> Tensor")
         library.impl("twice", lambda x: x * 2, "CPU")
+        torch.library.register_fake("fastfake_known_values::twice", fake, lib=library)
+        yield torch.ops.fastfake_known_values.twice
 
-        @torch.library.register_fake("fastfake_known_values::twice", lib=library)
-        def _(x: torch.Tensor) -> torch.Tensor:
-            return placeholder(x.shape)
 
-        with FakeTensorMode(known_values=True):
-            for _ in range(2):
-                assert known(torch.ops.fastfake_known_values.twice(torch.empty(1))) is None
-                assert known(torch.zeros(3)) is not None
-            # Kernels of users run where torch runs them: on one element.
-            assert known(torch.ops.fastfake_known_values.twice(torch.ones(1))).tolist() == [2.0]
-            assert known(torch.ops.fastfake_known_values.twice(torch.ones(3))) is None
+PLACEHOLDERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "zeros": lambda x: torch.zeros(x.shape),
+    "tensor": lambda x: torch.tensor([0.0] * x.shape[0]),
+    "numbers": lambda x: torch.add(0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_a_fake_implementation_gives_no_values(name: str) -> None:
+    with doubling(PLACEHOLDERS[name]) as twice, FakeTensorMode(known_values=True):
+        for _ in range(2):
+            assert known(twice(torch.empty(1))) is None
+            assert known(PLACEHOLDERS[name](torch.empty(1))) is not None
+
+
+def test_kernels_of_users_run_where_torch_runs_them_on_one_element() -> None:
+    with doubling(torch.empty_like) as twice, FakeTensorMode(known_values=True):
+        assert known(twice(torch.ones(1))).tolist() == [2.0]
+        assert known(twice(torch.ones(3))) is None
 
 
 HIGHER_ORDER: dict[str, Callable[[torch.Tensor], object]] = {

@@ -94,8 +94,10 @@ def unfollowed(following: int = _UNFOLLOWED) -> Iterator[None]:
 
 def keep_lifted(mode: FakeTensorMode, t: Tensor) -> object:
     """Return a fake tensor for what ``torch.tensor`` just made, with its value; NOT_HANDLED if that is too large."""
+    if mode.known_values is None or _C.following() or not _is_plain(t):
+        return NOT_HANDLED
     elements = t.untyped_storage().nbytes() // t.element_size()
-    if mode.known_values is None or _C.following() or elements > limit_of(mode) or not _is_plain(t):
+    if elements > limit_of(mode):
         return NOT_HANDLED
     with no_dispatch():
         meta = torch.empty(elements, dtype=t.dtype, device="meta").as_strided(t.size(), t.stride(), t.storage_offset())
@@ -363,7 +365,7 @@ def _pair(call: Call, values: Sequence[Tensor | None], results: object, computed
             continue
         if not _is_plain(value) or value.size() != fake.size() or value.dtype != fake.dtype:
             continue
-        storage = _C.owner_of_known_storage(fake)
+        storage: KnownStorage | None = _C.owner_of_known_storage(fake)
         of_real = taken.get(value.untyped_storage()._cdata)
         if storage is not None:
             # On the storage of an argument, or of an earlier result. Whether it is at the same place there is seen

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -158,6 +159,8 @@ PROGRAMS = {
     "parameter": lambda: torch.nn.Parameter(0.5 * torch.ones(3)).data,
     "data": lambda: torch.ones(3).data.mul_(3),
     "inference": lambda: torch.inference_mode()(lambda: torch.arange(3).add_(1).view(3, 1))(),
+    # Of other operators, which the mode sees too.
+    "composite in place": lambda: torch.inference_mode()(lambda: (torch.arange(4.0) + 2).square_().multiply_(3))(),
     "written through view": written_through_view,
     "written by index": written_by_index,
     "changed metadata": changed_metadata,
@@ -313,6 +316,13 @@ def test_a_value_that_was_replaced_is_not_taken_for_the_new_one() -> None:
         assert known(parameter) is None
         parameter.data = torch.zeros(2)
         assert known(parameter) is None
+
+
+def test_a_value_of_other_elements_of_the_storage_is_not_taken_for_the_new_one() -> None:
+    with FakeTensorMode(known_values=True):
+        t = torch.arange(4)
+        t.data = t[2:]
+        assert known(t) is None
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1024])
@@ -486,29 +496,49 @@ def test_a_deep_copied_module_has_values() -> None:
         assert known(norm.running_mean) is None
 
 
-def test_a_fake_implementation_gives_no_values() -> None:
+@contextlib.contextmanager
+def doubling(fake: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """A custom operator that doubles, with the given fake implementation."""
     with torch.library._scoped_library("fastfake_known_values", "DEF") as library:
         library.define("twice(Tensor x) -> Tensor")
         library.impl("twice", lambda x: x * 2, "CPU")
-
-        @torch.library.register_fake("fastfake_known_values::twice", lib=library)
-        def _(x: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(x.shape) + torch.tensor(0.0)
-
-        with FakeTensorMode(known_values=True):
-            for _ in range(2):
-                assert known(torch.ops.fastfake_known_values.twice(torch.empty(3))) is None
-                assert known(torch.zeros(3)) is not None
-            # Kernels of users run where torch runs them: on one element.
-            assert known(torch.ops.fastfake_known_values.twice(torch.ones(1))).tolist() == [2.0]
-            assert known(torch.ops.fastfake_known_values.twice(torch.ones(3))) is None
+        torch.library.register_fake("fastfake_known_values::twice", fake, lib=library)
+        yield torch.ops.fastfake_known_values.twice
 
 
-def test_what_a_branch_or_a_loop_computes_is_not_known() -> None:
+PLACEHOLDERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "zeros": lambda x: torch.zeros(x.shape),
+    "tensor": lambda x: torch.tensor([0.0] * x.shape[0]),
+    "numbers": lambda x: torch.add(0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_a_fake_implementation_gives_no_values(name: str) -> None:
+    with doubling(PLACEHOLDERS[name]) as twice, FakeTensorMode(known_values=True):
+        for _ in range(2):
+            assert known(twice(torch.empty(1))) is None
+            assert known(PLACEHOLDERS[name](torch.empty(1))) is not None
+
+
+def test_kernels_of_users_run_where_torch_runs_them_on_one_element() -> None:
+    with doubling(torch.empty_like) as twice, FakeTensorMode(known_values=True):
+        assert known(twice(torch.ones(1))).tolist() == [2.0]
+        assert known(twice(torch.ones(3))) is None
+
+
+HIGHER_ORDER: dict[str, Callable[[torch.Tensor], object]] = {
+    "cond": lambda x: torch.ops.higher_order.cond(torch.tensor(True), lambda x: x + 1, lambda x: x + 2, (x,)),
+    "map": lambda x: torch.ops.higher_order.map_impl(lambda x: (x + 1,), (x,), ()),
+    "scan": lambda x: torch.ops.higher_order.scan(lambda c, x: (c + x, c + 1), (torch.tensor(0),), (x,), ()),
+}
+
+
+@pytest.mark.parametrize("name", HIGHER_ORDER)
+def test_what_one_branch_or_iteration_computes_is_not_known(name: str) -> None:
     with FakeTensorMode(known_values=True):
-        x, pred = torch.arange(3), torch.tensor(True)
-        chosen = torch.ops.higher_order.cond(pred, lambda x: x + 1, lambda x: x + 2, (x,))
-        assert known(pytree.tree_leaves(chosen)[0]) is None
+        x = torch.arange(3)
+        assert [known(t) for t in pytree.tree_leaves(HIGHER_ORDER[name](x))] in ([None], [None, None])
         assert known(x) is not None
 
 

@@ -94,8 +94,10 @@ def unfollowed(following: int = _UNFOLLOWED) -> Iterator[None]:
 
 def keep_lifted(mode: FakeTensorMode, t: Tensor) -> object:
     """Return a fake tensor for what ``torch.tensor`` just made, with its value; NOT_HANDLED if that is too large."""
+    if mode.known_values is None or _C.following() or not _is_plain(t):
+        return NOT_HANDLED
     elements = t.untyped_storage().nbytes() // t.element_size()
-    if mode.known_values is None or _C.following() or elements > limit_of(mode) or not _is_plain(t):
+    if elements > limit_of(mode):
         return NOT_HANDLED
     with no_dispatch():
         meta = torch.empty(elements, dtype=t.dtype, device="meta").as_strided(t.size(), t.stride(), t.storage_offset())
@@ -363,15 +365,15 @@ def _pair(call: Call, values: Sequence[Tensor | None], results: object, computed
             continue
         if not _is_plain(value) or value.size() != fake.size() or value.dtype != fake.dtype:
             continue
-        storage = _C.owner_of_known_storage(fake)
+        storage: KnownStorage | None = _C.owner_of_known_storage(fake)
         of_real = taken.get(value.untyped_storage()._cdata)
-        alike = known_storage.have_same_geometry(fake, value)
         if storage is not None:
-            # On the storage of an argument, or of an earlier result.
-            if of_real is storage and alike:
-                known_storage.give_value(fake, aten.alias.default(value), of_real)
+            # On the storage of an argument, or of an earlier result. Whether it is at the same place there is seen
+            # each time that the value is asked for.
+            if storage is of_real:
+                known_storage.give_value(fake, aten.alias.default(value), storage)
             continue
-        if of_real is not None or not alike:
+        if of_real is not None or not known_storage.have_same_geometry(fake, value):
             value = _copy_like(fake, value)
         fresh = taken[value.untyped_storage()._cdata] = KnownStorage()
         known_storage.give_value(fake, value, fresh)

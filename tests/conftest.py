@@ -43,6 +43,18 @@ def uninstalled() -> Iterator[None]:
         fastfake.install()
 
 
+@pytest.fixture(scope="session")
+def device_guards() -> None:
+    """Let torch's own FakeTensor have tensors on accelerators, as it has once ours made one. Torch's side runs first."""
+    import torch
+
+    import fastfake
+
+    with fastfake.FakeTensorMode():
+        for device in ("cuda", "xpu", "mps"):
+            torch.empty(1, device=device)
+
+
 @pytest.fixture
 def mode() -> Iterator[FakeTensorMode]:
     """An active mode on an empty cache."""

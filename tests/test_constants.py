@@ -5,6 +5,8 @@ from both_sides import assert_same, fake_ones
 import fastfake
 from fastfake.miss import constants
 
+pytestmark = pytest.mark.usefixtures("device_guards")
+
 
 def under_mode(program):
     def run(fakes):

@@ -20,10 +20,9 @@ from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTens
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.testing._internal.two_tensor import TwoTensor
 
-import fastfake
 from fastfake.torch_version import AT_LEAST_2_14
 
-pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log")
+pytestmark = pytest.mark.usefixtures("quiet_fake_tensor_log", "device_guards")
 
 Make = Callable[[], torch.Tensor]
 
@@ -159,13 +158,6 @@ def computed_with(tensor: torch.Tensor) -> list[object]:
     ]
     results = [attempt(call) for call in calls]
     return [inner_tensors(result) if isinstance(result, torch.Tensor) else result for result in results]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def device_guards() -> None:
-    """Let torch's own FakeTensor have CUDA tensors, as it has once ours made one: torch's side runs first."""
-    with fastfake.FakeTensorMode():
-        torch.empty(1, device="cuda")
 
 
 def test_tensors_with_a_storage_convert_and_compute() -> None:

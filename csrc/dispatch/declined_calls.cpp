@@ -43,14 +43,14 @@ bool has_class_that_is_asked_first(PyObject* classes) {
 
 // `arguments` are the mode, the operator, the classes that dispatch, and the operator's arguments.
 PyObject* decline_or_pass_on(PyObject* self, PyObject* const* arguments, size_t count, PyObject* names) {
-  HANDLE_TH_ERRORS
   constexpr Py_ssize_t classes = 2;
-  if (C10_UNLIKELY(std::exchange(thread_state.declines, false)) && PyVectorcall_NARGS(count) > classes &&
-      has_class_that_is_asked_first(arguments[classes])) {
-    Py_RETURN_NOTIMPLEMENTED;
+  if (C10_UNLIKELY(std::exchange(thread_state.declines, false)) && PyVectorcall_NARGS(count) > classes) {
+    HANDLE_TH_ERRORS
+    if (has_class_that_is_asked_first(arguments[classes])) Py_RETURN_NOTIMPLEMENTED;
+    END_HANDLE_TH_ERRORS
   }
+  // Not between those macros: they would hold the warnings of the call back, and raise them over its error.
   return PyObject_Vectorcall(reinterpret_cast<Method*>(self)->function, arguments, count, names);
-  END_HANDLE_TH_ERRORS
 }
 
 PyObject* bind_to_mode(PyObject* self, PyObject* mode, PyObject* /*cls*/) {

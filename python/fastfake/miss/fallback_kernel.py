@@ -67,7 +67,7 @@ def run_fallback_kernel(
 ) -> Any:
     """Run ``func`` on zeros of the arguments' shapes and convert what it returns.
 
-    Zeros for tensors on devices that are not there are on the CPU, and so is the computation.
+    Zeros for tensors on devices that are not there are on the CPU, and so is the computation, except with sparse ones.
 
     Args:
         fake_mode: the mode of arguments and results.
@@ -81,9 +81,10 @@ def run_fallback_kernel(
         raise orig_not_implemented_exception
     fake_of_zeros: dict[int, Tensor] = {}
     absent: set[torch.device] = set()
+    is_sparse = any(isinstance(arg, Tensor) and is_sparse_any(arg) for arg in flat_args)
 
     def present(device: torch.device) -> torch.device:
-        if not _C.is_absent(device):
+        if is_sparse or not _C.is_absent(device):
             return device
         absent.add(device)
         return torch.device("cpu")

@@ -45,7 +45,7 @@ def uninstalled() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def device_guards() -> None:
-    """Let torch's own FakeTensor have tensors on accelerators, as it has once ours made one. Torch's side runs first."""
+    """Let torch's own FakeTensor have tensors on accelerators, as it has once ours made one, though it runs first."""
     import torch
 
     import fastfake

@@ -247,6 +247,7 @@ def test_compile_reports_the_first_and_the_second_compilation_of_each_model(tmp_
     assert "geometric means over models" in output
 
 
+@pytest.mark.exhaustive
 def test_bypasses_counts_calls_by_reason_and_operator(tmp_path: Path) -> None:
     selection = ("--program", "Adam, for loop", "--program", "embedding")
     output, report = run_suite(tmp_path, "bypasses", *selection, "--rounds", "0")

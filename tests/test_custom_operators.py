@@ -46,6 +46,7 @@ def info_name(info):
     return f"{info.name}-{info.variant_test_name}"
 
 
+@pytest.mark.exhaustive
 def test_samples_of_torchs_custom_operators_have_torchs_results():
     def run(info, fakes):
         torch.manual_seed(0)

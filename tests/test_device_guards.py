@@ -198,6 +198,7 @@ for device in ("cuda", "xpu", "mps"):
     assert printed("", program).split() == ["cuda:0"] * 2 + ["xpu:0"] * 2 + ["mps:0"] * 2
 
 
+@pytest.mark.exhaustive
 def test_a_fake_tensor_that_requires_grad_on_a_device_without_a_guard_does_not_end_the_process() -> None:
     program = """
 import torch
@@ -209,6 +210,7 @@ for device in ("xla", "ve", "vulkan", "privateuseone:0"):
     assert printed("", program) == "True\n" * 4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(knows_cuda, reason="where torch was built with CUDA, its mode replaces any guard without devices")
 def test_torchs_mode_does_not_replace_the_guard_by_one_with_devices() -> None:
     enter_torchs = "from torch._subclasses.fake_tensor import FakeTensorMode as Theirs\n"

@@ -49,7 +49,8 @@ bool have_one_dtype(const Attention& call) {
 
 bool last_strides_are_one(const Attention& call) {
   const auto one = [](const Tensor& tensor) { return equal(tensor.sym_stride(-1), 1); };
-  return one(call.query) && one(call.key) && one(call.value) && (!call.has_mask() || one(*call.mask));
+  const auto mask = call.mask.value_or(Tensor());
+  return one(call.query) && one(call.key) && one(call.value) && (!mask.defined() || one(mask));
 }
 
 bool no_sequence_is_empty(const Attention& call) {

@@ -122,6 +122,7 @@ Edge root_edge(PyObject* object) {
 
 std::vector<Edge> root_edges(PyObject* tensors) {
   std::vector<Edge> edges;
+  edges.reserve(static_cast<size_t>(PyTuple_GET_SIZE(tensors)));
   for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(tensors); ++index)
     edges.push_back(root_edge(PyTuple_GET_ITEM(tensors, index)));
   return edges;
@@ -185,7 +186,7 @@ void let_engine_know(c10::Stream stream) {
   auto* task = current_task();
   if (task == nullptr || stream.device_index() < 0) return;
   auto& streams = task->caller_current_streams_;
-  const auto index = static_cast<size_t>(stream.device_index());
+  const size_t index = static_cast<unsigned char>(stream.device_index());
   if (streams.size() <= index) streams.resize(index + 1);
   if (!streams[index].has_value()) streams[index] = stream;
 }

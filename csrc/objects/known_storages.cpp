@@ -27,7 +27,7 @@ PyObject* referent(const PyRef& weak_reference) noexcept {
 }  // namespace
 
 PyRef KnownStorages::owner_of(PyObject* tensor) const {
-  const auto found = known_.find(storage_of(tensor_of(tensor)));
+  const auto found = known_.find(name_of(storage_of(tensor_of(tensor))));
   return PyRef::borrow(found == known_.end() ? Py_None : referent(found->second.owner));
 }
 
@@ -36,19 +36,19 @@ uintptr_t KnownStorages::add(PyObject* tensor, PyObject* owner) {
   const auto* storage = storage_of(unpacked);
   if (storage == nullptr) return 0;
   auto reference = PyRef::steal(PyWeakref_NewRef(owner, nullptr));
-  const auto found = known_.find(storage);
+  const auto found = known_.find(name_of(storage));
   if (found == known_.end()) {
-    known_.emplace(storage, Known{.owner = std::move(reference), .storage = unpacked.storage()});
+    known_.emplace(name_of(storage), Known{.owner = std::move(reference), .storage = unpacked.storage()});
   } else if (referent(found->second.owner) == Py_None) {
     found->second.owner = std::move(reference);
   } else if (referent(found->second.owner) != owner) {
     return 0;
   }
-  return reinterpret_cast<uintptr_t>(storage);
+  return name_of(storage);
 }
 
 void KnownStorages::remove(uintptr_t storage) {
-  const auto found = known_.find(reinterpret_cast<const c10::StorageImpl*>(storage));
+  const auto found = known_.find(storage);
   if (found == known_.end()) return;
   // Both die when the table is whole again.
   const auto last = std::move(found->second);

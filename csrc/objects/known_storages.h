@@ -18,7 +18,9 @@ namespace fastfake {
 // twice.
 class KnownStorages {
  public:
-  bool contains(const c10::StorageImpl* storage) const noexcept { return known_.count(storage) != 0; }
+  bool contains(const c10::StorageImpl* storage) const noexcept {
+    return known_.count(name_of(storage)) != 0;
+  }
 
   // The owner of what is known of the storage of a tensor; None where nothing is known. Throws a TypeError
   // for anything but a tensor, as `add` does.
@@ -34,7 +36,11 @@ class KnownStorages {
     PyRef owner;  // a weak reference
     c10::Storage storage;
   };
-  ska::flat_hash_map<const c10::StorageImpl*, Known> known_;
+  static uintptr_t name_of(const c10::StorageImpl* storage) noexcept {
+    return reinterpret_cast<uintptr_t>(storage);
+  }
+
+  ska::flat_hash_map<uintptr_t, Known> known_;
 };
 
 }  // namespace fastfake

@@ -70,6 +70,7 @@ else:
         install,
         install_temporarily,
         is_installed,
+        pretend,
         set_cache_limit,
         uninstall,
     )

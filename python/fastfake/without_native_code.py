@@ -20,6 +20,7 @@ __all__ = [
     "install",
     "install_temporarily",
     "is_installed",
+    "pretend",
     "set_cache_limit",
     "uninstall",
 ]
@@ -43,6 +44,12 @@ def is_installed() -> bool:
 @contextlib.contextmanager
 def install_temporarily() -> Iterator[None]:
     """Do nothing for a while."""
+    yield
+
+
+@contextlib.contextmanager
+def pretend(*arguments: object, **settings: object) -> Iterator[None]:
+    """Do nothing for a while: torch's own fake tensors cannot be trained on devices that are not there."""
     yield
 
 

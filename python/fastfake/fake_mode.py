@@ -24,6 +24,7 @@ from .miss import (
     constants,
     conversion,
     fallback_kernel,
+    higher_order_rules,
     meta_kernel,
     operator_traits,
     pipeline,
@@ -203,6 +204,8 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
             whether it is a user's, and whether it sees the operators of compiled code.
         """
         in_use.ensure_installed()
+        if self.known_values is not None:
+            higher_order_rules.give_no_values(FakeTensorMode)
         self._tracks_leaks = leaks_are_detected()
         return self.enter_stack, self.avoid_device_init, not self.is_infra_mode(), not self.ignore_compile_internals()
 

@@ -26,6 +26,7 @@ from torch._ops import OperatorBase
 from . import _C, backward, fast_detach, in_use, rebinding, registrations, symbols
 from .fake_tensor import FakeTensor
 from .in_use import is_installed
+from .miss import higher_order_rules
 
 __all__ = ["install", "install_temporarily", "is_disabled", "is_installed", "uninstall"]
 
@@ -223,7 +224,7 @@ def _rebind_rule_tables(new_of: dict[int, Any]) -> None:
             if id(key) not in new_of or rule is None:
                 continue
             # In this order: another thread may be looking for either.
-            table[new_of[id(key)]] = rule
+            table[new_of[id(key)]] = higher_order_rules.original(rule)
             table.pop(key, None)
             # What was looked up for the old class.
             operator._dispatch_cache.clear()

@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import fresh_process
 import pytest
 import torch
+from both_sides import on_torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.checkpoint import checkpoint
@@ -282,3 +284,19 @@ def go_backward_in_a_child_that_is_forked_in_the_middle() -> int:
 def test_the_child_of_a_fork_in_the_middle_of_another_threads_pass_goes_backward() -> None:
     # Away from the tests above: the engine refuses to work in a child of a process where it had threads.
     assert fresh_process.call(go_backward_in_a_child_that_is_forked_in_the_middle) == 0
+
+
+def test_passes_go_on_after_torchs_own_mode_put_its_guard_in_place() -> None:
+    def enter(fakes: Any) -> None:
+        with fakes.FakeTensorMode():
+            torch.empty(2)
+
+    with FakeTensorMode():
+        start = images("cuda").requires_grad_()
+    on_torch(enter)
+    (start * 2 + start).sum().backward()
+    assert start.grad is not None
+    assert start.grad.device == torch.device("cuda:0")
+    on_torch(enter)
+    with FakeTensorMode():
+        assert metadata(a_module("cuda")) == metadata(a_module("cpu"))

@@ -29,8 +29,13 @@ std::atomic<const DeviceGuardImplInterface*>& registered(DeviceType type) noexce
 
 void put_in_place(const AbsentDeviceGuard& guard) {
   if (presence_is_read_off_the_guard(guard.type())) return;
-  const auto* torchs = guard.torchs();
-  registered(guard.type()).compare_exchange_strong(torchs, &guard);
+  if (guard.torchs() != nullptr) {
+    // Also of the one with eight devices, which torch's own mode puts in the place of any that has none.
+    registered(guard.type()) = &guard;
+  } else {
+    const DeviceGuardImplInterface* none = nullptr;
+    registered(guard.type()).compare_exchange_strong(none, &guard);
+  }
 }
 
 void take_away(const AbsentDeviceGuard& guard) {
@@ -109,12 +114,16 @@ void DeviceGuards::take_back() {
 void DeviceGuards::replace_torchs_of_cuda() {
   constexpr auto index = static_cast<size_t>(DeviceType::CUDA);
   auto& guard = std::get<index>(guards_);
-  const auto* torchs = registered(DeviceType::CUDA).load();
-  if (torchs == nullptr || torchs == &guard || torchs->deviceCount() != 0) return;
-  guard.stand_in_for(torchs);
+  const auto* present = registered(DeviceType::CUDA).load();
+  if (present == nullptr || present == &guard) return;
+  if (guard.torchs() == nullptr) guard.stand_in_for(present);
   if (lent_ == 0 && !provided_[index]) return;
   put_in_place(guard);
   any_for_good_ = any_for_good_ || provided_[index];
+}
+
+void DeviceGuards::stay() {
+  if (std::get<static_cast<size_t>(DeviceType::CUDA)>(guards_).torchs() != nullptr) replace_torchs_of_cuda();
 }
 
 bool DeviceGuards::answers_for(DeviceType type) const noexcept {

@@ -85,6 +85,9 @@ class DeviceGuards {
   // torch was built for CUDA and there is no device of it: from now on guards of that type are given, too.
   void replace_torchs_of_cuda();
 
+  // Brings that guard back if torch's own mode took it away since.
+  void stay();
+
   // Whether a guard of ours is in place for `type`.
   bool answers_for(c10::DeviceType type) const noexcept;
 

@@ -196,6 +196,7 @@ PyObject* run_backward(PyObject* function, PyObject* tensors, PyObject* args, Py
   const auto all_args = PyRef::steal(PySequence_Concat(first.get(), args));
   PyObject* result = nullptr;
   if (process().device_guards.any_for_good() && PyTuple_Check(tensors)) {
+    process().device_guards.stay();
     const FakeBackward fake(root_edges(tensors));
     result = PyObject_Call(function, all_args.get(), kwargs);
   } else {

@@ -11,7 +11,6 @@ calls that return no new object, such as in-place ones, show most.
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from bench import report
 from bench.cases import Case, select
+from bench.garbage import no_garbage
 from bench.sides import Eager, Fastfake, Side, Torch
 
 WARM_CALLS = 256
@@ -70,16 +70,12 @@ def _kept_blocks(call: Callable[[], object]) -> tuple[int, list[object]]:
     results: list[object] = [None] * COUNTED_CALLS
     # A full collection also empties the interpreter's free lists, whose objects would otherwise be handed out again
     # without being counted. The call after it puts its temporary objects there again, as every call does.
-    gc.collect()
-    gc.disable()
-    try:
+    with no_garbage():
         call()
         before = sys.getallocatedblocks()
         for index in range(COUNTED_CALLS):
             results[index] = call()
         return sys.getallocatedblocks() - before, results
-    finally:
-        gc.enable()
 
 
 def _temporary_bytes(call: Callable[[], object]) -> int:
@@ -132,12 +128,8 @@ def main(argv: Sequence[str]) -> int:
         return report.fail(str(error.args[0]))
     sides = (Torch(), Fastfake(), Eager())
     counted = {}
-    with report.progress() as progress:
-        task = progress.add_task("", total=len(cases))
-        for case in cases:
-            progress.update(task, description=case.name)
-            counted[case] = {side.name: count(case, side) for side in sides}
-            progress.advance(task)
+    for case in report.in_turn(cases, name=lambda case: case.name):
+        counted[case] = {side.name: count(case, side) for side in sides}
     recognition = bindings_bytes()
     only_results = {case: _nothing_but_the_result(found, recognition) for case, found in counted.items()}
     _show(counted, only_results)

@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -89,10 +88,9 @@ def _llama() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 
 def _made(build: Callable[[], nn.Module]) -> nn.Module:
-    import transformers
+    from bench.transformers_models import uninitialized
 
-    # Some initializers of transformers draw again until the values suit them, and fake tensors have no values.
-    with patch.object(transformers.PreTrainedModel, "_initialize_weights", lambda *_: None):
+    with uninitialized():
         return build().train()
 
 

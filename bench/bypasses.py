@@ -9,7 +9,6 @@ the calls of which a share is given. Programs of a package that is not installed
 from __future__ import annotations
 
 import argparse
-import gc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import fastfake
 from bench import report
 from bench.alternate import Measure, Measured, alternate
 from bench.bypass_programs import PROGRAMS, Program, Step
+from bench.garbage import no_garbage
 from bench.sides import FakeSide, Fastfake, Torch
 
 # The first step makes what later ones find, such as the state of an optimizer. The second is the first of its kind.
@@ -97,14 +97,10 @@ def _timed(side: FakeSide, step: Step) -> Measure:
         with side.entered():
             # Entering assigns names in torch's modules, and the interpreter has to specialize the code that reads them.
             step()
-            gc.collect()
-            gc.disable()
-            try:
+            with no_garbage():
                 start = pyperf.perf_counter()
                 step()
                 return [float(pyperf.perf_counter() - start)]
-            finally:
-                gc.enable()
 
     return seconds
 
@@ -125,15 +121,11 @@ def main(argv: Sequence[str]) -> int:
             return report.fail(f"bench bypasses needs {PROGRAMS[name].requires} for {name}")
     counted: dict[str, Counted] = {}
     measured: list[Measured] = []
-    with report.progress() as progress:
-        task = progress.add_task("", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            program = PROGRAMS[name]
-            counted[name] = count(program)
-            if program.is_timed and options.rounds:
-                measured.append(measure(program, options.rounds))
-            progress.advance(task)
+    for name in report.in_turn(names):
+        program = PROGRAMS[name]
+        counted[name] = count(program)
+        if program.is_timed and options.rounds:
+            measured.append(measure(program, options.rounds))
     _show(counted, options.operators)
     if measured:
         report.show_measured("a warm step", measured, overall=False)

@@ -7,11 +7,9 @@ downloaded. `cold` is a pass with an empty dispatch cache, `warm` one with every
 from __future__ import annotations
 
 import argparse
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import pyperf
 import torch
@@ -19,8 +17,9 @@ import transformers
 
 from bench import report
 from bench.alternate import Measured, alternate
+from bench.garbage import no_garbage
 from bench.sides import Eager, Fastfake, Side, Torch
-from bench.transformers_models import MODELS, Build, Inputs, Size
+from bench.transformers_models import MODELS, Build, Inputs, Size, uninitialized
 
 
 @dataclass(frozen=True)
@@ -41,27 +40,16 @@ class Prepared:
     def cold(self) -> list[float]:
         """Measures one pass that starts with an empty dispatch cache."""
         self.side.forget()
-        with self.side.entered(), _NoGarbage():
+        with self.side.entered(), no_garbage():
             return [self.run()]
 
     def warm(self) -> list[float]:
         """Measures one pass that finds everything cached."""
-        with self.side.entered(), _NoGarbage():
+        with self.side.entered(), no_garbage():
             # Installing and uninstalling assigns names in torch's modules, and the interpreter has to specialize the
             # code that reads them once more.
             self.run()
             return [self.run()]
-
-
-class _NoGarbage:
-    """Collects garbage on the way in and not again before the way out, so that no collection falls into a pass."""
-
-    def __enter__(self) -> None:
-        gc.collect()
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        gc.enable()
 
 
 def measure_model(name: str, size: Size, sides: Sequence[Side], rounds: int, cold_rounds: int) -> list[Measured]:
@@ -79,9 +67,7 @@ def measure_model(name: str, size: Size, sides: Sequence[Side], rounds: int, col
 def _prepare(build: Build, size: Size, side: Side) -> Prepared:
     with side.entered():
         torch.manual_seed(0)
-        # Some initializers of transformers draw again until the values suit them, and fake tensors have no values.
-        # What torch's modules start from is random as well.
-        with patch.object(transformers.PreTrainedModel, "_initialize_weights", lambda *_: None):
+        with uninitialized():
             prepared = Prepared(side, *build(size))
         prepared.module.train()
         # The very first pass imports modules of torch and of transformers, and would charge them to the first side.
@@ -106,12 +92,8 @@ def main(argv: Sequence[str]) -> int:
         sides.append(Eager())
     names = options.model or list(MODELS)
     measured = []
-    with report.progress() as progress:
-        task = progress.add_task("", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            measured += measure_model(name, size, sides, options.rounds, options.cold_rounds)
-            progress.advance(task)
+    for name in report.in_turn(names):
+        measured += measure_model(name, size, sides, options.rounds, options.cold_rounds)
     widths = "narrow" if size.narrow else "real"
     report.show_measured(f"forward, loss and backward, {size.layers} layers of {widths} width", measured, overall=False)
     if options.json:

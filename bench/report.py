@@ -6,11 +6,11 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
+from typing import Any, TypeVar
 
 import pyperf
 import torch
@@ -20,6 +20,8 @@ from rich.table import Table
 
 from bench.alternate import Measured
 from bench.sides import RATIOS
+
+_Item = TypeVar("_Item")
 
 # Tables go to standard output, everything that only matters while the suite runs to standard error.
 # Standard output gets room for whole lines where it is no terminal, whose width would be unknown.
@@ -41,6 +43,16 @@ def progress() -> Progress:
         transient=True,
         disable=not _errors.is_terminal,
     )
+
+
+def in_turn(items: Sequence[_Item], name: Callable[[_Item], str] = str) -> Iterator[_Item]:
+    """Gives the items of a suite one after the other, and shows in a progress bar which one is at work."""
+    with progress() as bar:
+        task = bar.add_task("", total=len(items))
+        for item in items:
+            bar.update(task, description=name(item))
+            yield item
+            bar.advance(task)
 
 
 def fail(message: str) -> int:

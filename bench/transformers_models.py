@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -23,6 +25,16 @@ class Size:
     layers: int
     narrow: bool
     width: int = 64
+
+
+@contextlib.contextmanager
+def uninitialized() -> Iterator[None]:
+    """Leaves the weights of models that are made meanwhile as torch's modules draw them.
+
+    Some initializers of transformers draw again until the values suit them, and fake tensors have no values.
+    """
+    with patch.object(transformers.PreTrainedModel, "_initialize_weights", lambda *_: None):
+        yield
 
 
 Inputs = dict[str, torch.Tensor]

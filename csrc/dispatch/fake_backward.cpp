@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <unordered_set>
 #include <utility>
@@ -194,16 +195,12 @@ void let_engine_know(c10::Stream stream) {
 PyObject* run_backward(PyObject* function, PyObject* tensors, PyObject* args, PyObject* kwargs) {
   const auto first = PyRef::steal(PyTuple_Pack(1, tensors));
   const auto all_args = PyRef::steal(PySequence_Concat(first.get(), args));
-  PyObject* result = nullptr;
+  std::optional<FakeBackward> fake;
   if (process().device_guards.any_for_good() && PyTuple_Check(tensors)) {
     process().device_guards.stay();
-    const FakeBackward fake(root_edges(tensors));
-    result = PyObject_Call(function, all_args.get(), kwargs);
-  } else {
-    result = PyObject_Call(function, all_args.get(), kwargs);
+    fake.emplace(root_edges(tensors));
   }
-  if (result == nullptr) throw python_error();
-  return result;
+  return PyRef::steal(PyObject_Call(function, all_args.get(), kwargs)).release();
 }
 
 }  // namespace fastfake

@@ -7,6 +7,7 @@ and make streams on it; torch answers truthfully, or raises. Inside of `pretend`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ __all__ = ["pretend"]
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 # Streaming multiprocessors of the data center card of each compute capability.
 _MULTIPROCESSORS = {(7, 0): 80, (7, 5): 40, (8, 0): 108, (8, 6): 72, (8, 9): 142, (9, 0): 132, (10, 0): 148}
-_lock = threading.Lock()
+_stream_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,8 @@ def pretend(
 
     get_torch_obj_rule_map()
     with contextlib.ExitStack() as stack:
-        with _lock:
-            _C.pretend_cuda(major, minor)
-            stack.callback(_C.stop_pretending)
+        _C.pretend_cuda(major, minor)
+        stack.callback(_C.stop_pretending)
         before = _C.pretended_index()
         _C.set_pretended_index(0)
         stack.callback(_C.set_pretended_index, before)
@@ -125,17 +125,12 @@ def _bytes(memory: int | str) -> int:
 class Stream(torch.Stream):
     """A stream of a claimed device. What it is told to wait for is done."""
 
-    _made = 0
-
     def __new__(cls, device: Any = None, priority: int = 0, **kwargs: Any) -> Stream:
         """Make a stream. The arguments are those of `torch.cuda.Stream`."""
         if kwargs:
             return super().__new__(cls, **kwargs)
         index = torch.cuda._utils._get_device_index(device, optional=True)
-        with _lock:
-            cls._made += 1
-            number = cls._made
-        return super().__new__(cls, stream_id=number, device_index=index, device_type=_CUDA)
+        return super().__new__(cls, stream_id=next(_stream_numbers), device_index=index, device_type=_CUDA)
 
     @property
     def cuda_stream(self) -> int:

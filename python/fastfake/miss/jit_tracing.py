@@ -19,19 +19,15 @@ if TYPE_CHECKING:
 
     from ..fake_mode import FakeTensorMode
 
-__all__ = ["is_under_way", "run"]
+__all__ = ["run"]
 
 _TRACER = "Tracer"
-
-
-def is_under_way() -> bool:
-    """Whether `torch.jit` notes down what this thread calls."""
-    return torch._C._get_tracing_state() is not None
+_CONVOLUTION = torch.ops.aten.convolution.default
 
 
 def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
-    """Compute a convolution by the operator that it consists of, which is what shall be noted down."""
-    if func is not torch.ops.aten.convolution.default:
+    """Compute a convolution that is traced by the operator that it consists of, which is what shall be noted down."""
+    if func is not _CONVOLUTION or torch._C._get_tracing_state() is None:
         return NOT_HANDLED
     with _noting_down(), mode:
         return torch.ops.aten._convolution.default(

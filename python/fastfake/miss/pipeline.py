@@ -38,10 +38,9 @@ def run(mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Map
 
     Returns NotImplemented if a tensor subclass among the arguments is to be asked first.
     """
-    if jit_tracing.is_under_way():
-        result = jit_tracing.run(mode, func, args, kwargs)
-        if result is not NOT_HANDLED:
-            return result
+    result = jit_tracing.run(mode, func, args, kwargs)
+    if result is not NOT_HANDLED:
+        return result
     call = Call(mode, func, args, kwargs)
     if subclasses.found_in(call.flat_args):
         return NotImplemented

@@ -300,3 +300,21 @@ def test_passes_go_on_after_torchs_own_mode_put_its_guard_in_place() -> None:
     on_torch(enter)
     with FakeTensorMode():
         assert metadata(a_module("cuda")) == metadata(a_module("cpu"))
+
+
+def passes_with_the_threads_of_devices_that_are_not_there() -> tuple[Any, Any]:
+    torch._C._ensureCUDADeviceGuardSet()  # as torch's own mode does
+    here = torch.ones(3, requires_grad=True)
+    here.exp().sum().backward()  # which starts the engine's threads
+    with FakeTensorMode():
+        start = torch.ones(3, device="cuda", requires_grad=True)
+        checkpoint(torch.exp, start * 2, use_reentrant=True, preserve_rng_state=False).sum().backward()
+        device = str(start.grad.device)
+    here.exp().sum().backward()
+    return device, here.grad.tolist()
+
+
+def test_threads_of_the_devices_that_torchs_own_mode_counts_take_no_part() -> None:
+    device, gradient = fresh_process.call(passes_with_the_threads_of_devices_that_are_not_there)
+    assert device == "cuda:0"
+    assert gradient == (2 * torch.ones(3).exp()).tolist()

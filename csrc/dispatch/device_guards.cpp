@@ -62,7 +62,8 @@ c10::Device AbsentDeviceGuard::getDevice() const {
   if (!is_asked_for_fake()) return torchs_->getDevice();
   if (type_ == DeviceType::CUDA && process().pretended_device.active)
     return {type_, thread_state.pretended_index};
-  return no_index();
+  // What torch's guard would say of the first device, so that a tensor there is not moved to `cuda`.
+  return torchs_ != nullptr ? c10::Device(type_, 0) : no_index();
 }
 
 c10::Stream AbsentDeviceGuard::getNewStream(c10::Device device, int priority) const {

@@ -19,6 +19,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -79,6 +80,20 @@ DeviceType absent_device_met(const std::vector<Edge>& roots) {
     for (const auto& edge : node->next_edges()) visit(edge);
   }
   return DeviceType::CPU;
+}
+
+// Whether all devices that the engine has started threads for are ones that are not there: torch's own mode
+// has had a guard in place that counts eight of CUDA.
+bool has_queues_of_absent_devices_alone() {
+  for (size_t index = 0; index < std::size(c10::impl::device_guard_impl_registry); ++index) {
+    const auto type = static_cast<DeviceType>(index);
+    const auto* guard = c10::impl::device_guard_impl_registry[index].load();
+    // Those of the CPU and of meta count one, for which the engine has no thread.
+    if (guard == nullptr || type == DeviceType::CPU || type == DeviceType::Meta) continue;
+    if (process().device_guards.answers_for(type)) continue;
+    if (guard->deviceCount() > 0) return false;
+  }
+  return true;
 }
 
 // Waits until no other thread goes backward on fakes.
@@ -144,13 +159,14 @@ FakeBackward::FakeBackward(const std::vector<Edge>& roots) {
   wait_for_turn(engine);
 
   auto& of_devices = EngineQueues::of_devices(engine);
-  if (of_devices.empty()) {
+  if (of_devices.empty() || has_queues_of_absent_devices_alone()) {
     // In the middle of a pass that is not of this kind the thread has a queue to come back to.
     auto* task = current_task();
     const auto queue = task == nullptr ? std::make_shared<ReadyQueue>() : task->cpu_ready_queue_;
     if (task == nullptr) EngineQueues::set_for_this_thread(engine, queue);
     is_first_ = task == nullptr;
-    of_devices.assign(std::numeric_limits<c10::DeviceIndex>::max(), queue);
+    queues_before_ =
+        std::exchange(of_devices, {static_cast<size_t>(std::numeric_limits<c10::DeviceIndex>::max()), queue});
     has_queues_ = true;
   }
   if (!at::getAccelerator().has_value()) let_count_as_built(type);
@@ -168,7 +184,7 @@ FakeBackward::~FakeBackward() {
   process().fake_backwards.under_way_in = 0;
   process().device_guards.take_back();
   auto& engine = Engine::get_default_engine();
-  if (has_queues_) EngineQueues::of_devices(engine).clear();
+  if (has_queues_) EngineQueues::of_devices(engine) = std::move(queues_before_);
   // After an error there may be something left in the queue.
   if (is_first_) EngineQueues::set_for_this_thread(engine, std::make_shared<ReadyQueue>());
 }

@@ -9,7 +9,9 @@
 // - streams are what AbsentDeviceGuard says, also those to which the engine says at the end that it is done.
 //
 // The engine has one set of queues. So one such pass at a time is under way, and others wait for its end.
-// Passes that touch no absent device go on as ever.
+// Passes that touch no absent device go on as ever. Where torch's own mode made the engine believe in eight
+// CUDA devices, it has threads and queues for them; they keep out of it, as a pass that one of them began
+// would wait for the one that it is a part of.
 #pragma once
 
 #include <c10/core/DeviceType.h>
@@ -20,7 +22,12 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <memory>
 #include <vector>
+
+namespace torch::autograd {
+struct ReadyQueue;
+}
 
 namespace fastfake {
 
@@ -45,6 +52,7 @@ class FakeBackward {
  private:
   bool active_ = false;
   bool has_queues_ = false;
+  std::vector<std::shared_ptr<torch::autograd::ReadyQueue>> queues_before_;  // of the engine's own threads
   bool is_first_ = false;  // no other pass is under way on this thread
 };
 

@@ -12,6 +12,7 @@ SUITES = {
     "dispatch": "one operator call on warm caches: torch's FakeTensor, fastfake and eager in alternation",
     "model": "forward, loss and backward of transformers models under torch's FakeTensor and under fastfake",
     "bypasses": "which calls of distributed and other programs the dispatch cache does not answer, and why",
+    "memory": "a training step that is watched for its memory, by fastfake.memory and by torch's trackers",
     "compile": "torch.compile, torch.export and make_fx with the import shim and without, and what it could gain",
     "overheads": "what the import shim costs a program that makes no fake tensors",
     "allocations": "Python memory blocks that one warm call allocates, against the objects it returns",

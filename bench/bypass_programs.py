@@ -48,7 +48,9 @@ class Program:
         return self.requires is None or importlib.util.find_spec(self.requires) is not None
 
 
-def _training_step(model: nn.Module, inputs: dict[str, torch.Tensor], optimizer: Any = None) -> Step:
+def training_step(model: nn.Module, inputs: dict[str, torch.Tensor], optimizer: Any = None) -> Step:
+    """Puts together forward, loss, backward and, where there is an optimizer, its step."""
+
     def step() -> None:
         result = model(**inputs)
         loss = result if isinstance(result, torch.Tensor) else result.loss
@@ -64,7 +66,8 @@ def _training_step(model: nn.Module, inputs: dict[str, torch.Tensor], optimizer:
 
 
 @functools.cache
-def _mesh(*names_and_sizes: tuple[str, int]) -> Any:
+def mesh(*names_and_sizes: tuple[str, int]) -> Any:
+    """Makes a device mesh of all ranks of the fake process group, with the names and the sizes of its dimensions."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -77,7 +80,8 @@ def _mesh(*names_and_sizes: tuple[str, int]) -> Any:
         return init_device_mesh("cpu", sizes, mesh_dim_names=names)
 
 
-def _llama() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def llama() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Makes a Llama with few and narrow layers, and inputs for it."""
     import transformers
 
     config = transformers.LlamaConfig(
@@ -94,30 +98,35 @@ def _made(build: Callable[[], nn.Module]) -> nn.Module:
         return build().train()
 
 
-def _fsdp2() -> Step:
+def sharded_llama(data: Any) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Makes a Llama that FSDP2 shards over a mesh, and inputs for it."""
     from torch.distributed.fsdp import fully_shard
 
-    mesh = _mesh(("data", WORLD_SIZE))
     model: Any
-    model, inputs = _llama()
+    model, inputs = llama()
     for layer in model.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return _training_step(model, inputs, torch.optim.AdamW(model.parameters()))
+        fully_shard(layer, mesh=data)
+    fully_shard(model, mesh=data)
+    return model, inputs
+
+
+def _fsdp2() -> Step:
+    model, inputs = sharded_llama(mesh(("data", WORLD_SIZE)))
+    return training_step(model, inputs, torch.optim.AdamW(model.parameters()))
 
 
 def _tensor_parallel() -> Step:
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-    mesh = _mesh(("data", WORLD_SIZE // TENSOR_PARALLEL), ("tensor", TENSOR_PARALLEL))["tensor"]
+    ranks = mesh(("data", WORLD_SIZE // TENSOR_PARALLEL), ("tensor", TENSOR_PARALLEL))["tensor"]
     model: Any
-    model, inputs = _llama()
+    model, inputs = llama()
     columns = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
     rows = ("self_attn.o_proj", "mlp.down_proj")
     plan: Any = {**{name: ColwiseParallel() for name in columns}, **{name: RowwiseParallel() for name in rows}}
     for layer in model.model.layers:
-        parallelize_module(layer, mesh, plan)
-    return _training_step(model, inputs, torch.optim.AdamW(model.parameters()))
+        parallelize_module(layer, ranks, plan)
+    return training_step(model, inputs, torch.optim.AdamW(model.parameters()))
 
 
 # Models of timm and of transformers.
@@ -131,7 +140,7 @@ def _timm(name: str) -> Step:
         real = timm.create_model(name).train()
     model = _converted(real)
     size = real.default_cfg["input_size"][-1]
-    return _training_step(model, {"x": torch.randn(BATCH, 3, size, size)})
+    return training_step(model, {"x": torch.randn(BATCH, 3, size, size)})
 
 
 def _converted(module: nn.Module) -> nn.Module:
@@ -154,7 +163,7 @@ def _transformers(
 
     config = getattr(transformers, config_name)(**sizes)
     model = _made(lambda: getattr(transformers, model_name)(config))
-    return _training_step(model, inputs())
+    return training_step(model, inputs())
 
 
 def _text() -> dict[str, torch.Tensor]:

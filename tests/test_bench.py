@@ -50,7 +50,7 @@ def dispatch(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
 def test_help_lists_every_suite() -> None:
     finished = run_bench("--help")
     assert finished.returncode == 0
-    for suite in ("dispatch", "model", "bypasses", "compile", "overheads", "allocations"):
+    for suite in ("dispatch", "model", "bypasses", "memory", "compile", "overheads", "allocations"):
         assert f"  {suite} " in finished.stdout
 
 

@@ -104,12 +104,12 @@ def prepare(case: Case) -> Program:
     with torch.device(case.device), uninitialized():
         model, inputs = _mixtral() if case.model == "mixtral" else MODELS[case.model](SIZE)
     model.train()
-    # A cache of keys and values would grow once more where a layer is recomputed.
-    for part in model.modules():
-        if isinstance(part, transformers.PreTrainedModel):
-            part.config.use_cache = False
     layers = _layers(model)
     if case.checkpointing != "none":
+        # A cache of keys and values would grow once more where a layer is recomputed.
+        for part in model.modules():
+            if isinstance(part, transformers.PreTrainedModel):
+                part.config.use_cache = False
         _checkpoint(model, layers, case.checkpointing)
     if case.sharded:
         mesh = _mesh(case.device)

@@ -96,6 +96,7 @@ class Comparison:
         scratch: The bytes that operators took for themselves in the real program, by operator.
         in_place: The bytes that ours took for results that take the place of what they are computed from in the real
             program, by operator.
+        largest_in_place: The most that one of these took.
         difference: The first event that is not the same, in words; empty if there is none.
         peak: The most bytes that were alive in the real program, over those at its beginning.
         peak_without_scratch: The same without what operators took for themselves.
@@ -104,6 +105,7 @@ class Comparison:
 
     scratch: Counter[str]
     in_place: Counter[str]
+    largest_in_place: int
     difference: str
     peak: int
     peak_without_scratch: int
@@ -129,6 +131,7 @@ class _State:
     scratch: tuple[int, ...] = ()
     numbers: dict[int, int] = field(default_factory=dict)
     in_place: Counter[str] = field(default_factory=Counter)
+    largest_in_place: int = 0
 
     def copy(self) -> _State:
         """Give one that goes on by itself."""
@@ -160,6 +163,7 @@ def compare(events: Sequence[Event], timeline: Timeline, before: int) -> Compari
     return Comparison(
         scratch_of,
         state.in_place,
+        state.largest_in_place,
         difference,
         _highest(event.bytes for event in events),
         _highest(event.bytes for index, event in enumerate(events) if index not in skipped),
@@ -252,6 +256,7 @@ def _replacements(state: _State, ours: Sequence[_Ours]) -> Iterator[_State]:
             way.taken |= {state.position, index}
             way.numbers[real] = born.number
             way.in_place[born.operator] += born.bytes
+            way.largest_in_place = max(way.largest_in_place, born.bytes)
             yield way
 
 

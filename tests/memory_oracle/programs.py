@@ -102,14 +102,16 @@ FACTORS: dict[str, Sequence[Any]] = {
 def prepare(case: Case) -> Program:
     """Make the model, its optimizer and its inputs under the fake mode that is active."""
     with torch.device(case.device), uninitialized():
-        model, inputs = _mixtral() if case.model == "mixtral" else MODELS[case.model](SIZE)
+        model, inputs = _BUILD[case.model]()
     model.train()
     layers = _layers(model)
-    if case.checkpointing != "none":
-        # A cache of keys and values would grow once more where a layer is recomputed.
+    if case.checkpointing != "none" or case.compiled:
+        # A cache of keys and values would grow once more where a layer is recomputed; and it begins with a tensor that
+        # is made of numbers, which for a compiler has to be a real one of the device.
         for part in model.modules():
             if isinstance(part, transformers.PreTrainedModel):
                 part.config.use_cache = False
+    if case.checkpointing != "none":
         _checkpoint(model, layers, case.checkpointing)
     if case.sharded:
         mesh = _mesh(case.device)
@@ -123,7 +125,9 @@ def prepare(case: Case) -> Program:
     def step(stage: Stage) -> None:
         for _ in range(case.batches):
             with torch.autocast(case.device, torch.bfloat16) if case.autocast else contextlib.nullcontext():
-                loss = model(**inputs).loss
+                result = model(**inputs)
+                loss = result if isinstance(result, torch.Tensor) else result.loss
+                del result
             stage("forward")
             loss.backward()
             del loss
@@ -134,6 +138,56 @@ def prepare(case: Case) -> Program:
         stage("zero_grad")
 
     return Program(model, optimizer, inputs, step)
+
+
+class Recurrent(nn.Module):
+    """Reads a sequence with a GRU, and tells what comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.GRU(24, 40, num_layers=2)
+        self.head = nn.Linear(40, 24)
+
+    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Give the loss."""
+        hidden, _ = self.layers(sequence)
+        return nn.functional.l1_loss(self.head(hidden[:-1]), sequence[1:])
+
+
+class Encoder(nn.Module):
+    """torch's own transformer, which reads a sequence and classifies it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(40, 4, 80, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(40, 10)
+
+    def forward(self, sequence: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Give the loss."""
+        return nn.functional.cross_entropy(self.head(self.layers(sequence).mean(1)), labels)
+
+
+class Convolutions(nn.Module):
+    """Convolutions over an image and its enlargement."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 10, 3, stride=2), nn.GroupNorm(2, 10), nn.SiLU(), nn.MaxPool2d(2))
+        self.up = nn.Sequential(nn.ConvTranspose2d(10, 6, 2, stride=2), nn.PReLU(), nn.Upsample(size=(20, 20)))
+        self.head = nn.Conv2d(6, 1, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the loss."""
+        return self.head(self.up(self.down(image))).sigmoid().mean()
+
+
+PLAIN: dict[str, Callable[[], tuple[nn.Module, dict[str, torch.Tensor]]]] = {
+    "gru": lambda: (Recurrent(), {"sequence": torch.randn(7, 3, 24)}),
+    "encoder": lambda: (Encoder(), {"sequence": torch.randn(3, 9, 40), "labels": torch.randint(0, 10, (3,))}),
+    "convolutions": lambda: (Convolutions(), {"image": torch.randn(2, 3, 20, 20)}),
+}
+"""Models that are not of transformers."""
 
 
 def _mixtral() -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -150,6 +204,13 @@ def _mixtral() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     )
     tokens = torch.randint(0, config.vocab_size, (2, SIZE.width // 4))
     return transformers.MixtralForCausalLM(config), {"input_ids": tokens, "labels": tokens}
+
+
+_BUILD: dict[str, Callable[[], tuple[nn.Module, dict[str, torch.Tensor]]]] = {
+    **{name: functools.partial(build, SIZE) for name, build in MODELS.items()},
+    "mixtral": _mixtral,
+    **PLAIN,
+}
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

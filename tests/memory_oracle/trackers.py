@@ -138,8 +138,8 @@ def warm(case: Case) -> Iterator[tuple[Program, str]]:
         yield program, device
 
 
-def differences(case: Case) -> Iterator[tuple[str, Bytes, Bytes]]:
-    """Run two steps under both trackers, and give what they say, torch's first, at each stage and of the peak."""
+def compared(case: Case) -> list[tuple[str, Bytes, Bytes]]:
+    """Run two steps under both trackers, and give what they say, torch's first, after each stage and of the peak."""
     with warm(case) as (program, device):
         found: list[tuple[str, Bytes, Bytes]] = []
         tracked = (program.model, program.optimizer, *program.inputs.values())
@@ -169,4 +169,4 @@ def differences(case: Case) -> Iterator[tuple[str, Bytes, Bytes]]:
                         our_bytes(ours.timeline, device, case.sharded),
                     )
                 )
-        yield from found
+        return found

@@ -8,10 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torch import Tensor
+
 from .roles import note_role, note_role_of_argument
 from .timeline import Category
 
-__all__ = ["roles_under_fsdp"]
+__all__ = ["is_gathered", "roles_under_fsdp"]
+
+# On a whole parameter that FSDP2 made.
+_MARK = "_fastfake_gathered"
 
 
 @contextlib.contextmanager
@@ -31,11 +36,19 @@ def roles_under_fsdp() -> Iterator[None]:
         yield
 
 
+def is_gathered(parameter: Tensor) -> bool:
+    """Tell whether a parameter is a whole one that FSDP2 has put in the place of a shard for a while."""
+    return hasattr(parameter, _MARK)
+
+
 def _note_gathered_parameters(group: Any) -> None:
     for parameter in group.fsdp_params:
         whole = getattr(parameter, "_unsharded_param", None)
         if whole is not None:
+            setattr(whole, _MARK, True)
             note_role(whole, Category.GATHERED_PARAMETER)
+        # The first forward pass puts a padded one in the place of a shard that has fewer rows than others, or none.
+        note_role(parameter.sharded_param, Category.PARAMETER)
 
 
 def _note_whole_gradients(group: Any) -> None:

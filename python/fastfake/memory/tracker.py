@@ -24,7 +24,7 @@ from ..fake_mode import FakeTensorMode
 from ..installation import is_disabled
 from ..queries import maybe_get_fake_mode
 from .events import timeline_of
-from .fsdp import roles_under_fsdp
+from .fsdp import is_gathered, roles_under_fsdp
 from .plain_tensors import plain_tensors
 from .propagation import propagation_unnoticed
 from .resizing import resizing_noticed
@@ -184,6 +184,8 @@ class Tracker:
     def _note(self, root: nn.Module) -> None:
         """Say what the parameters, gradients and buffers of a model are; some may be new."""
         for parameter in root.parameters():
+            if is_gathered(parameter):
+                continue
             note_role(parameter, Category.PARAMETER)
             if parameter.grad is not None:
                 note_role(parameter.grad, Category.GRADIENT)

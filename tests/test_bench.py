@@ -269,6 +269,17 @@ def test_bypasses_measures_distributed_programs_on_both_sides(tmp_path: Path) ->
     assert "a warm step" in output
 
 
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
+def test_memory_measures_steps_that_are_watched_and_one_that_is_not(tmp_path: Path) -> None:
+    output, report = run_suite(tmp_path, "memory", "--program", "FSDP2 of 8", "--rounds", "2")
+    (case,) = report["cases"]
+    assert set(case["median_seconds"]) == {"untracked", "tracked", "MemTracker, torch", "MemTracker, fastfake"}
+    assert case["ratios"]["tracked / untracked"]["minimum"] > 0.5
+    assert case["ratios"]["MemTracker, torch / tracked"]["minimum"] > 1
+    assert "processor time of a warm step" in output
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_compiled_beforehand_returns_a_loss_and_has_other_sizes(name: str) -> None:
     if MODELS[name].is_of_transformers:

@@ -458,6 +458,20 @@ def test_a_peak_of_one_moment_among_fifty_thousand_is_drawn_at_its_height(browse
     assert "moment 33,335 · forward · step 1 · the peak" in page.find("#tip").text
 
 
+def test_nothing_is_drawn_before_a_device_is_used(browser: Chrome, path: Path) -> None:
+    (always, *_) = spiky_timeline().allocations
+    elsewhere = [
+        replace(always, number=index, device="cpu", bytes=1, born=index, died=20_000 + index) for index in range(10_000)
+    ]
+    late = [replace(always, number=10_000 + index, born=10_000 + index, died=40_000 + index) for index in range(10_000)]
+    page = Page(browser, path, Timeline([*elsewhere, *late], 50_000))
+    moments, sizes = page.areas()["parameter"]
+    assert moments[0] == pytest.approx(10_000, abs=100)
+    assert min(sizes) > 0
+    page.point(5_000).perform()
+    assert not page.find("#tip").is_displayed()
+
+
 def test_pointing_at_the_peak_tells_all_about_it(page: Page) -> None:
     peak = TIMELINE.peak(DEVICE)
     page.point(peak.moment).perform()

@@ -116,6 +116,7 @@
     let sample = first;
     for (let column = 0; column < columns; column++) {
       const edge = from + ((to - from) * (column + 1)) / columns;
+      if (samples.moment[sample] >= edge) continue; // before the first
       let highest = sample; // what is alive when the column begins
       while (sample + 1 < stop && samples.moment[sample + 1] < edge) {
         sample++;
@@ -662,8 +663,7 @@
     element("categories").replaceChildren(...choices.map(([category, name, bytes]) => {
       const button = make("button", { type: "button", value: name, title: `${exact(bytes)}, ${percent(bytes, whole)}`,
         onclick: () => choose(category) });
-      button.setAttribute("role", "radio");
-      button.setAttribute("aria-checked", String(view.only === category));
+      button.setAttribute("aria-pressed", String(view.only === category));
       if (category !== null) button.append(swatch(categoryColor(category)));
       button.append(name, make("span", { className: "bytes" }, readable(bytes)));
       return button;

@@ -97,7 +97,7 @@ def page_data(timeline: Timeline, device: str, *, most_samples: int = MOST_SAMPL
 
 
 def thin(totals: Sequence[int], most: int) -> list[int]:
-    """Choose points that a curve looks the same without the others of.
+    """Choose points that stand for a whole curve.
 
     Args:
         totals: The curve.

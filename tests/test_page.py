@@ -611,7 +611,7 @@ def test_names_from_programs_are_shown_as_they_are(browser: Chrome, path: Path) 
     assert page.rows()[0][2] == shown
     assert page.js("return document.querySelectorAll('b').length") == 0
     label = next(text for text in page.texts("#treemap g.slice text") if "taken" in text)
-    assert label.startswith("</script><script>document")
+    assert label.startswith("</script><script>document") and "<b>bold</b>" in label
     assert browser.get_log("browser") == []
 
 

@@ -700,8 +700,6 @@
   listenToTreemap();
 
   window.addEventListener("resize", () => {
-    Plotly.Plots.resize(chart);
-    Plotly.Plots.resize(treemap);
     drawSoon();
     drawTreemap();
   });

@@ -56,13 +56,11 @@ void note_size(const py::handle& storage) {
 // A `with` block during which nothing counts on this thread.
 class Unnoticed {
  public:
-  void enter() { before_ = std::exchange(thread_state.inside_tracked_call, true); }
-  void leave() {
-    if (before_) thread_state.inside_tracked_call = *std::exchange(before_, std::nullopt);
-  }
+  void enter() { inside_.emplace(); }
+  void leave() { inside_.reset(); }
 
  private:
-  std::optional<bool> before_;
+  std::optional<InsideOfCall> inside_;
 };
 
 }  // namespace

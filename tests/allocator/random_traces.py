@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 from allocator.real_allocator import Operation, Trace
-
 from fastfake.memory.allocator import CachingAllocator, OutOfMemory
 
 MIB = 1 << 20

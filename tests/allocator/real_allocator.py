@@ -1,7 +1,7 @@
 """torch's own caching allocator, its compiled code, on a CUDA runtime that has no device.
 
-The allocator is in ``libc10_cuda.so`` of builds of torch for CUDA. It is linked to a small program that reads what to do
-(replay.cpp), and loaded along with a library that stands in for CUDA's runtime (fake_cuda_runtime.cpp).
+The allocator is in ``libc10_cuda.so`` of builds of torch for CUDA. It is linked to a small program that reads what to
+do (replay.cpp), and loaded along with a library that stands in for CUDA's runtime (fake_cuda_runtime.cpp).
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class RealAllocator:
         faked = set(re.findall(r"\b(cuda\w+)\(", source.read_text()))
         missing = needed.keys() - faked
         (self._folder / "missing.c").write_text(
-            "#include <err.h>\n" + "".join(f'void {name}(void) {{ errx(1, "{name} is not faked"); }}\n' for name in missing)
+            "#include <err.h>\n"
+            + "".join(f'void {name}(void) {{ errx(1, "{name} is not faked"); }}\n' for name in missing)
         )
         (self._folder / "versions").write_text(f"{soname} {{ global: cuda*; local: *; }};\n")
         self._run("g++", "-O1", "-fPIC", "-c", *includes, source, "-o", "runtime.o")

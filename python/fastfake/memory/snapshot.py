@@ -1,7 +1,7 @@
 """Allocator snapshots, as of ``torch.cuda.memory._snapshot``: for torch's tool, and the page that it draws them on.
 
-Read them with ``python -m torch.cuda._memory_viz trace_plot FILE -o page.html`` (or ``segments``, ``memory``, ``stats``,
-``trace``), or drop the file on https://pytorch.org/memory_viz.
+Read them with ``python -m torch.cuda._memory_viz trace_plot FILE -o page.html``, or ``segment_plot``, ``segments``,
+``memory``, ``stats`` or ``trace``, or drop the file on https://pytorch.org/memory_viz.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .allocator import CONTEXT_BYTES, CachingAllocator, OutOfMemory, Segment, Se
 from .allocator_settings import AllocatorSettings
 from .timeline import Allocation, Timeline
 
-__all__ = ["snapshot", "write_snapshot"]
+__all__ = ["make_snapshot", "write_snapshot"]
 
 PROTOCOL = 4
 """The page reads pickles of protocols 2 to 4."""
@@ -47,12 +47,12 @@ def write_snapshot(
     Raises:
         ValueError: If settings are not possible, the device is not a CUDA one, or none is named and there is none.
     """
-    found = snapshot(timeline, device, settings, memory, context)
+    found = make_snapshot(timeline, device, settings, memory, context)
     with open(path, "wb") as file:
         pickle.dump(found, file, protocol=PROTOCOL)
 
 
-def snapshot(
+def make_snapshot(
     timeline: Timeline,
     device: str | None = None,
     settings: AllocatorSettings | str = "",

@@ -32,6 +32,12 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+@pytest.fixture(autouse=True)
+def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+
+
 def blocks(allocator: CachingAllocator) -> list[list[tuple[float, bool]]]:
     """For each segment its blocks: MiB, and whether they are in use."""
     return [[(block.size / MIB, block.is_allocated) for block in segment.blocks] for segment in allocator.segments()]
@@ -507,6 +513,12 @@ def test_the_older_variable_comes_first_as_in_torch() -> None:
     del both["PYTORCH_CUDA_ALLOC_CONF"]
     assert AllocatorSettings.from_environment(both) == AllocatorSettings(expandable_segments=True)
     assert AllocatorSettings.from_environment({}) == AllocatorSettings()
+
+
+def test_the_environment_says_how_the_allocator_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "large_segment_size_mb:30")
+    assert simulate(timeline_of((5 * MIB, 0, None))).peak_reserved == 30 * MIB
+    assert simulate(timeline_of((5 * MIB, 0, None)), settings="").peak_reserved == 20 * MIB
 
 
 # Beside torch's own allocator

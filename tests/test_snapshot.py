@@ -11,6 +11,7 @@ import pickletools
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.cuda import _memory_viz
 
-from fastfake.memory import Allocation, Category, Phase, Timeline, simulate, write_snapshot
+from fastfake import FakeTensorMode
+from fastfake.memory import Allocation, Category, Phase, Timeline, simulate, track, write_snapshot
 from fastfake.memory.snapshot import make_snapshot
 
 MIB = 1 << 20
@@ -53,6 +55,12 @@ PROGRAM = Timeline(
     ],
     7,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
 
 
 @pytest.fixture
@@ -246,13 +254,41 @@ def test_torchs_tool_compares_snapshots(path: pathlib.Path) -> None:
     assert text.rstrip().endswith(str(100 * MIB))
 
 
-@pytest.mark.parametrize("command", ["trace_plot", "segment_plot"])
-def test_torchs_tool_makes_pages(path: pathlib.Path, tmp_path: pathlib.Path, command: str) -> None:
-    page = tmp_path / "page.html"
-    subprocess.run([sys.executable, "-m", "torch.cuda._memory_viz", command, path, "-o", page], check=True, timeout=120)
-    (files,) = re.findall(r"const local_files = (.*)", page.read_text())
-    data = base64.b64decode(json.loads(files)[0]["base64"])
-    assert pickle.loads(data) == read(path)
+@pytest.mark.parametrize("plot", [_memory_viz.trace_plot, _memory_viz.segment_plot])
+def test_torchs_tool_makes_pages(path: pathlib.Path, plot: Callable[[dict[str, Any]], str]) -> None:
+    (files,) = re.findall(r"const local_files = (.*)", plot(read(path)))
+    assert pickle.loads(base64.b64decode(json.loads(files)[0]["base64"])) == read(path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("command", ["stats", "trace", "trace_plot", "segment_plot"])
+def test_torchs_tool_reads_the_file(path: pathlib.Path, tmp_path: pathlib.Path, command: str) -> None:
+    output = ["-o", str(tmp_path / "page.html")] if command.endswith("plot") else []
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.cuda._memory_viz", command, str(path), *output],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "MemoryViz" in (tmp_path / "page.html").read_text() if output else "30.0MiB" in done.stdout
+
+
+def test_a_tracker_writes_snapshots(tmp_path: pathlib.Path) -> None:
+    with FakeTensorMode() as mode, track(mode=mode) as tracker:
+        held = torch.empty(3 * MIB, dtype=torch.uint8, device="cuda")
+        del held
+    tracker.snapshot(tmp_path / "step.pickle", settings="large_segment_size_mb:30")
+    (events,) = read(tmp_path / "step.pickle")["device_traces"]
+    assert [(event["action"], event["size"]) for event in events] == [
+        ("segment_alloc", 30 * MIB),
+        ("alloc", 3 * MIB),
+        ("free_requested", 3 * MIB),
+        ("free_completed", 3 * MIB),
+        ("snapshot", 0),
+    ]
+    names = [frame["name"] for frame in events[1]["frames"]]
+    assert (names[0], names[1]) == ("aten::empty.memory_format", "test_a_tracker_writes_snapshots")
 
 
 def test_torchs_tool_leaves_out_what_was_freed(path: pathlib.Path) -> None:

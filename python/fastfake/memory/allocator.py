@@ -230,7 +230,7 @@ class CachingAllocator:
 
     def __init__(
         self,
-        settings: AllocatorSettings | str = "",
+        settings: AllocatorSettings | str | None = None,
         memory: int | None = None,
         context: int = CONTEXT_BYTES,
         trace: Callable[[str, int, int, object], None] | None = None,
@@ -238,12 +238,14 @@ class CachingAllocator:
         """Start with nothing reserved.
 
         Args:
-            settings: Settings or their text, see AllocatorSettings.parse.
+            settings: Settings or their text, see AllocatorSettings.parse. By default those of the environment.
             memory: Bytes of the device, or None for a device that never runs out.
             context: Bytes of them that tensors cannot have.
             trace: Called for all that happens, with torch's name of the event (such as ``alloc``, ``free_completed`` or
                 ``segment_map``), the address, the bytes and what owns them.
         """
+        if settings is None:
+            settings = AllocatorSettings.from_environment()
         self.settings = AllocatorSettings.parse(settings) if isinstance(settings, str) else settings
         self.memory = memory
         self.allocated = 0
@@ -659,7 +661,7 @@ class Simulation:
 def simulate(
     timeline: Timeline,
     device: str | None = None,
-    settings: AllocatorSettings | str = "",
+    settings: AllocatorSettings | str | None = None,
     memory: int | None = None,
     context: int = CONTEXT_BYTES,
 ) -> Simulation:
@@ -668,7 +670,7 @@ def simulate(
     Args:
         timeline: The allocations.
         device: Such as ``cuda:0``. If it is left out, the CUDA device with the highest peak.
-        settings: Settings or their text, see AllocatorSettings.parse.
+        settings: Settings or their text, see AllocatorSettings.parse. By default those of the environment.
         memory: Bytes of the device, or None for a device that never runs out.
         context: Bytes of them that tensors cannot have.
 

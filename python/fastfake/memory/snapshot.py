@@ -30,7 +30,7 @@ def write_snapshot(
     timeline: Timeline,
     path: str | os.PathLike[str],
     device: str | None = None,
-    settings: AllocatorSettings | str = "",
+    settings: AllocatorSettings | str | None = None,
     memory: int | None = None,
     context: int = CONTEXT_BYTES,
 ) -> None:
@@ -40,7 +40,7 @@ def write_snapshot(
         timeline: The allocations.
         path: Of the file, a pickle.
         device: Such as ``cuda:0``. If it is left out, the CUDA device with the highest peak.
-        settings: Of the allocator, or their text, see AllocatorSettings.parse.
+        settings: Of the allocator, or their text, see AllocatorSettings.parse. By default those of the environment.
         memory: Bytes of the device, or None for a device that never runs out. Where it does, the snapshot ends.
         context: Bytes of them that tensors cannot have.
 
@@ -55,7 +55,7 @@ def write_snapshot(
 def make_snapshot(
     timeline: Timeline,
     device: str | None = None,
-    settings: AllocatorSettings | str = "",
+    settings: AllocatorSettings | str | None = None,
     memory: int | None = None,
     context: int = CONTEXT_BYTES,
 ) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def make_snapshot(
     Args:
         timeline: The allocations.
         device: Such as ``cuda:0``. If it is left out, the CUDA device with the highest peak.
-        settings: Of the allocator, or their text, see AllocatorSettings.parse.
+        settings: Of the allocator, or their text, see AllocatorSettings.parse. By default those of the environment.
         memory: Bytes of the device, or None for a device that never runs out. Where it does, the snapshot ends.
         context: Bytes of them that tensors cannot have.
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from allocator.random_traces import SETTINGS, draw_memory, draw_operations, model
 from allocator.real_allocator import ROOM, RealAllocator, Trace
+from allocator.replay_snapshot import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from fastfake.memory import (
     Timeline,
     simulate,
 )
+from fastfake.memory.snapshot import make_snapshot
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -545,6 +547,28 @@ def test_the_model_does_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -
             assert model(operations, text, memory, available) == expected
 
 
+def test_the_model_can_be_held_against_a_snapshot() -> None:
+    draw = random.Random(2)
+    lives: list[tuple[int, int, int | None]] = []
+    for moment in range(0, 400, 2):
+        lives.append((draw.choice([700, 90_000, 3 * MIB, 18 * MIB, 19 * MIB + 300_000]), moment, None))
+        place = draw.randrange(len(lives))
+        if lives[place][2] is None:
+            lives[place] = (*lives[place][:2], moment + 1)
+    found = make_snapshot(timeline_of(*lives))
+    # As if recording had begun late, so that there was something already.
+    del found["device_traces"][0][:150]
+    compared = compare(found)
+    assert compared.at_the_same_address == compared.requests > 100
+    assert compared.reserved[0] == compared.reserved[1]
+    assert compared.ends_the_same
+
+    found["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"] = "roundup_power2_divisions:4"
+    otherwise = compare(found)
+    assert otherwise.at_the_same_address < otherwise.requests
+    assert not otherwise.ends_the_same
+
+
 # What always holds
 
 SIZES = st.one_of(
@@ -627,8 +651,8 @@ def test_segments_are_tiled_by_blocks_and_sums_agree(program: list[int], text: s
 
 
 @settings(max_examples=30, deadline=None)
-@given(PROGRAMS, st.sampled_from(["", "expandable_segments:True"]))
-def test_what_fits_on_a_device_does_the_same_on_a_larger_one(program: list[int], text: str) -> None:
+@given(PROGRAMS, st.sampled_from(["", "max_split_size_mb:20", "roundup_power2_divisions:4"]))
+def test_a_device_with_as_much_as_is_reserved_is_as_good_as_any(program: list[int], text: str) -> None:
     unlimited = CachingAllocator(text)
     run(program, unlimited, lambda _: None)
     enough = CachingAllocator(text, unlimited.peak_reserved + 7, context=7)

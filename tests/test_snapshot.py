@@ -165,6 +165,8 @@ def test_frames_say_what_memory_is_for(path: pathlib.Path) -> None:
     ]
     assert [frame["filename"] for frame in events[30 * MIB]] == ["module", "phase", "category"]
     assert [frame["filename"] for frame in events[700]] == ["operator", "/home/me/train.py", "phase", "category"]
+    # A segment is there for the request that it was made for.
+    assert found["device_traces"][0][0]["frames"] == events[30 * MIB]
     first, *_ = found["segments"]
     assert first["blocks"][0]["frames"] == events[30 * MIB]
 

@@ -242,7 +242,7 @@ class CachingAllocator:
             memory: Bytes of the device, or None for a device that never runs out.
             context: Bytes of them that tensors cannot have.
             trace: Called for all that happens, with torch's name of the event (such as ``alloc``, ``free_completed`` or
-                ``segment_map``), the address, the bytes and what owns them.
+                ``segment_map``), the address, the bytes and the owner of the request.
         """
         if settings is None:
             settings = AllocatorSettings.from_environment()
@@ -397,13 +397,13 @@ class CachingAllocator:
         """Make a segment, or more of an expandable one, giving back what is cached if it does not fit otherwise."""
         if self._collects:
             self._collect_garbage()
-        block = self._reserve(pool, size, requested)
+        block = self._reserve(pool, size, requested, owner)
         if block is None and self._release_oversize(pool, size):
-            block = self._reserve(pool, size, requested)
+            block = self._reserve(pool, size, requested, owner)
         if block is None:
             self.empty_cache()
             self.retries += 1
-            block = self._reserve(pool, size, requested)
+            block = self._reserve(pool, size, requested, owner)
         if block is None:
             error = self._out_of_memory(size, requested)
             if self._trace:
@@ -411,7 +411,7 @@ class CachingAllocator:
             raise error
         return block
 
-    def _reserve(self, pool: _Pool, size: int, requested: int) -> _Block | None:
+    def _reserve(self, pool: _Pool, size: int, requested: int, owner: object) -> _Block | None:
         segment_size = self.settings.segment_size(size)
         if self._allowed is not None and self.reserved + segment_size > self._allowed:
             return None
@@ -419,14 +419,14 @@ class CachingAllocator:
         if limit is not None and self.reserved + segment_size > limit:
             raise self._out_of_memory(size, requested)
         if self.settings.expandable_segments:
-            return self._expand(pool, size)
+            return self._expand(pool, size, owner)
         if not self._take(segment_size):
             return None
         block = _Block(self._next_address, segment_size, pool, None)
         self._next_address += -(-segment_size // SMALL_SEGMENT) * SMALL_SEGMENT
         self._segments += 1
         if self._trace:
-            self._trace("segment_alloc", block.address, segment_size, None)
+            self._trace("segment_alloc", block.address, segment_size, owner)
         return block
 
     def _take(self, size: int) -> bool:
@@ -449,20 +449,20 @@ class CachingAllocator:
             self._allowed,
         )
 
-    def _expand(self, pool: _Pool, size: int) -> _Block | None:
+    def _expand(self, pool: _Pool, size: int, owner: object) -> _Block | None:
         """Map memory at the lowest addresses of an expandable segment at which a block fits."""
         block = self._find_addresses(pool, size)
         if not block.is_split and block.size < size:
             # More than a new segment has addresses for, and so more than the device has.
             self._drop(block)
             return None
-        if not block.mapped and not self._map(block, min(block.size, size)):
+        if not block.mapped and not self._map(block, min(block.size, size), owner):
             return None
         while block.size < size:
             following = block.next
             assert following is not None
             # It takes in the block before it.
-            if not self._map(following, min(size - block.size, following.size)):
+            if not self._map(following, min(size - block.size, following.size), owner):
                 return None
             block = following
         pool.remove(block)
@@ -491,7 +491,7 @@ class CachingAllocator:
         pool.add(block)
         return block
 
-    def _map(self, block: _Block, size: int) -> bool:
+    def _map(self, block: _Block, size: int, owner: object) -> bool:
         """Map whole granules at the begin of a block without memory. What is left of it becomes a block of its own."""
         assert block.range is not None
         length = -(-size // block.range.granule) * block.range.granule
@@ -510,7 +510,7 @@ class CachingAllocator:
         self._merge(block, block.next)
         pool.add(block)
         if self._trace:
-            self._trace("segment_map", address, length, None)
+            self._trace("segment_map", address, length, owner)
         return True
 
     def _merge(self, block: _Block, neighbour: _Block | None) -> int:

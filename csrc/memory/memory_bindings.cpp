@@ -39,12 +39,12 @@ void note_tensor(const py::handle& tensor) {
   });
 }
 
-void note_role(const py::handle& tensor, uint8_t role, bool unless_it_has_one) {
+void note_role(const py::handle& tensor, uint8_t role, bool unless_it_has_one, const py::handle& module) {
   visit_storage(tensor.ptr(), [&](c10::StorageImpl& storage, c10::Device device) {
     auto& ledger = process().ledger;
     ledger.note(storage, device, /*op=*/0);
     if (unless_it_has_one && tag_of(storage)->role != 0) return;
-    ledger.note_role(storage, device, role);
+    ledger.note_role(storage, device, role, module.is_none() ? 0 : ledger.modules().number_of(module.ptr()));
   });
 }
 
@@ -56,13 +56,11 @@ void note_size(const py::handle& storage) {
 // A `with` block during which nothing counts on this thread.
 class Unnoticed {
  public:
-  void enter() { before_ = std::exchange(thread_state.inside_tracked_call, true); }
-  void leave() {
-    if (before_) thread_state.inside_tracked_call = *std::exchange(before_, std::nullopt);
-  }
+  void enter() { inside_.emplace(); }
+  void leave() { inside_.reset(); }
 
  private:
-  std::optional<bool> before_;
+  std::optional<InsideOfCall> inside_;
 };
 
 }  // namespace
@@ -85,9 +83,17 @@ void bind_memory(py::module_& module) {
 
   module.def("memory_note", wrap_pybind_function(note_tensor), py::arg("tensor"));
   module.def("memory_note_role", wrap_pybind_function(note_role), py::arg("tensor"), py::arg("role"),
-             py::arg("unless_it_has_one") = false);
+             py::arg("unless_it_has_one") = false, py::arg("module") = py::none());
   module.def("memory_note_size", wrap_pybind_function(note_size), py::arg("storage"));
 
+  module.def("memory_watch_argument",
+             wrap_pybind_function([](const std::string& name, const std::string& overload, size_t index,
+                                     uint8_t role) {
+               const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+               const auto& facts = process().operators.facts(op);
+               process().ledger.watch_argument(static_cast<uint32_t>(facts.id), index, role);
+             }),
+             py::arg("name"), py::arg("overload"), py::arg("index"), py::arg("role"));
   module.def("memory_enter_module",
              wrap_pybind_function([](const py::handle& called, const py::handle& args) {
                if (process().ledger.is_on()) process().ledger.modules().enter(called.ptr(), args.ptr());

@@ -259,7 +259,7 @@ def test_torchs_tool_compares_snapshots(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("plot", [_memory_viz.trace_plot, _memory_viz.segment_plot])
 def test_torchs_tool_makes_pages(path: pathlib.Path, plot: Callable[[dict[str, Any]], str]) -> None:
     (files,) = re.findall(r"const local_files = (.*)", plot(read(path)))
-    assert pickle.loads(base64.b64decode(json.loads(files)[0]["base64"])) == read(path)
+    assert pickle.loads(base64.b64decode(json.loads(files)[0]["base64"])) == make_snapshot(PROGRAM)
 
 
 @pytest.mark.exhaustive

@@ -16,6 +16,7 @@ from allocator.replay_snapshot import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastfake import FakeTensorMode
 from fastfake.memory import (
     CONTEXT_BYTES,
     Allocation,
@@ -26,6 +27,7 @@ from fastfake.memory import (
     Phase,
     Timeline,
     simulate,
+    track,
 )
 from fastfake.memory.snapshot import make_snapshot
 
@@ -344,6 +346,11 @@ def test_a_device_runs_out_by_what_the_context_leaves() -> None:
     assert allocator.malloc(10 * MIB)
 
 
+def test_a_device_has_to_have_what_its_context_takes() -> None:
+    with pytest.raises(ValueError, match=r"^a device of 1.00 MiB has less than the 512.00 MiB of its context$"):
+        CachingAllocator(memory=MIB)
+
+
 def test_what_is_cached_is_given_back_before_a_device_runs_out() -> None:
     allocator = CachingAllocator(memory=100 * MIB, context=0)
     allocator.free(allocator.malloc(60 * MIB))
@@ -504,7 +511,7 @@ def test_settings_that_are_not_possible_are_one_clear_line(text: str, message: s
     assert str(caught.value) == message
 
 
-def test_there_is_no_model_of_the_other_backend() -> None:
+def test_there_is_no_networkof_the_other_backend() -> None:
     with pytest.raises(NotImplementedError, match="no model of the cudaMallocAsync backend"):
         CachingAllocator("backend:cudaMallocAsync")
 
@@ -527,13 +534,13 @@ def test_the_environment_says_how_the_allocator_is_set(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("recorded", json.loads((ROOM / "traces.json").read_text()), ids=SETTINGS)
-def test_the_model_does_what_torchs_own_allocator_was_seen_to_do(recorded: dict) -> None:
+def test_the_networkdoes_what_torchs_own_allocator_was_seen_to_do(recorded: dict) -> None:
     found = model(recorded["operations"], recorded["settings"], recorded["memory"], recorded["available"])
     assert found == Trace(recorded["steps"], recorded["segments"])
 
 
 @pytest.mark.exhaustive
-def test_the_model_does_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -> None:
+def test_the_networkdoes_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -> None:
     real = RealAllocator(pathlib.Path(torch.__file__).parents[1], tmp_path)
     if real.why_not:
         pytest.skip(real.why_not)
@@ -547,7 +554,33 @@ def test_the_model_does_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -
             assert model(operations, text, memory, available) == expected
 
 
-def test_the_model_can_be_held_against_a_snapshot() -> None:
+@pytest.mark.exhaustive
+def test_training_steps_take_what_they_take_with_torchs_own_allocator(tmp_path: pathlib.Path) -> None:
+    real = RealAllocator(pathlib.Path(torch.__file__).parents[1], tmp_path)
+    if real.why_not:
+        pytest.skip(real.why_not)
+    real.build()
+    with FakeTensorMode() as mode, track(mode=mode) as tracker:
+        network = torch.nn.Transformer(512, 8, 3, 3, batch_first=True, device="cuda")
+        optimizer = torch.optim.AdamW(network.parameters())
+        for length in (100, 160, 130):
+            source, target = (torch.randn(8, length + more, 512, device="cuda") for more in (0, 13))
+            network(source, target).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    operations = [
+        ("malloc", allocation.number, allocation.size) if is_birth else ("free", allocation.number, 0)
+        for _, is_birth, allocation in tracker.timeline.events("cuda:0")
+        if allocation.size
+    ]
+    assert len(operations) > 3000
+    needed = simulate(tracker.timeline, settings="").peak_allocated
+    for text in SETTINGS:
+        for memory in (2 * needed, needed + 20 * MIB, needed * 9 // 10):
+            assert model(operations, text, memory, memory) == real.replay(operations, text, memory, memory)
+
+
+def test_the_networkcan_be_held_against_a_snapshot() -> None:
     draw = random.Random(2)
     lives: list[tuple[int, int, int | None]] = []
     for moment in range(0, 400, 2):

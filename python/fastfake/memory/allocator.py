@@ -63,13 +63,13 @@ class OutOfMemory(RuntimeError):
         self.moment: int | None = None
         self.allocation: Allocation | None = None
         super().__init__(
-            f"no {_in_gib(segment_size)} for a segment: {_in_gib(free)} of {_in_gib(memory)} are free"
-            + ("" if allowed is None else f", of which {_in_gib(allowed)} may be reserved")
-            + f"; {_in_gib(allocated)} are allocated, {_in_gib(reserved - allocated)} reserved beyond that"
+            f"no {_in_units(segment_size)} for a segment: {_in_units(free)} of {_in_units(memory)} are free"
+            + ("" if allowed is None else f", of which {_in_units(allowed)} may be reserved")
+            + f"; {_in_units(allocated)} are allocated, {_in_units(reserved - allocated)} reserved beyond that"
         )
 
 
-def _in_gib(size: int) -> str:
+def _in_units(size: int) -> str:
     return f"{size / MIB:.2f} MiB" if size < 1024 * MIB else f"{size / 1024 / MIB:.2f} GiB"
 
 
@@ -243,7 +243,12 @@ class CachingAllocator:
             context: Bytes of them that tensors cannot have.
             trace: Called for all that happens, with torch's name of the event (such as ``alloc``, ``free_completed`` or
                 ``segment_map``), the address, the bytes and the owner of the request.
+
+        Raises:
+            ValueError: If settings are not possible, or the device has less than the context takes.
         """
+        if memory is not None and memory < context:
+            raise ValueError(f"a device of {_in_units(memory)} has less than the {_in_units(context)} of its context")
         if settings is None:
             settings = AllocatorSettings.from_environment()
         self.settings = AllocatorSettings.parse(settings) if isinstance(settings, str) else settings
@@ -675,7 +680,8 @@ def simulate(
         context: Bytes of them that tensors cannot have.
 
     Raises:
-        ValueError: If settings are not possible, the device is not a CUDA one, or none is named and there is none.
+        ValueError: If settings are not possible, the device is not a CUDA one, none is named and there is none, or it
+            has less than the context takes.
     """
     device = cuda_device(timeline, device)
     allocator = CachingAllocator(settings, memory, context)

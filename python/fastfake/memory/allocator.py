@@ -165,7 +165,7 @@ class _Block:
         return self.previous is not None or self.next is not None
 
     def put_between(self, previous: _Block | None, following: _Block | None) -> None:
-        """Make it the neighbour of two blocks that are each other's."""
+        """Make it the neighbor of two blocks that are each other's."""
         self.previous, self.next = previous, following
         if previous is not None:
             previous.next = self
@@ -518,18 +518,18 @@ class CachingAllocator:
             self._trace("segment_map", address, length, owner)
         return True
 
-    def _merge(self, block: _Block, neighbour: _Block | None) -> int:
-        """Have a block that is in no pool take a free neighbour in. Returns the neighbour's bytes."""
-        if neighbour is None or neighbour.allocated or neighbour.mapped != block.mapped:
+    def _merge(self, block: _Block, neighbor: _Block | None) -> int:
+        """Have a block that is in no pool take a free neighbor in. Returns the neighbor's bytes."""
+        if neighbor is None or neighbor.allocated or neighbor.mapped != block.mapped:
             return 0
-        block.pool.remove(neighbour)
-        if neighbour is block.previous:
-            block.address = neighbour.address
-            block.put_between(neighbour.previous, block.next)
+        block.pool.remove(neighbor)
+        if neighbor is block.previous:
+            block.address = neighbor.address
+            block.put_between(neighbor.previous, block.next)
         else:
-            block.put_between(block.previous, neighbour.next)
-        block.size += neighbour.size
-        return neighbour.size
+            block.put_between(block.previous, neighbor.next)
+        block.size += neighbor.size
+        return neighbor.size
 
     def _collect_garbage(self) -> None:
         """Give back the large segments that have been free for longer than the average one."""

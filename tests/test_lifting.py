@@ -330,6 +330,18 @@ def test_traces_have_the_same_constants() -> None:
     both_sides.assert_same(program)
 
 
+@pytest.mark.parametrize("numbers", [[3.0], [3.0, 4.0]], ids=str)
+def test_what_is_written_to_memory_that_was_lifted_changes_no_value(numbers: list[float]) -> None:
+    def program(fakes: Any) -> Any:
+        array = np.array(numbers)
+        with fakes.FakeTensorMode():
+            lifted = torch.as_tensor(array), torch.from_numpy(array)
+        array[:] = 5.0
+        return [seen(t) for t in lifted]
+
+    both_sides.assert_same(program)
+
+
 def test_a_mode_of_the_program_sees_them() -> None:
     class Noted(TorchDispatchMode):
         def __init__(self) -> None:

@@ -85,7 +85,13 @@ class FakeTensorConverter:
 
     def known_fake(self, t: Tensor) -> FakeTensor | None:
         """The fake tensor that `from_real_tensor` would give for ``t`` without making one."""
-        return self._get_memo(t)
+        numbers = self.meta_converter.describer.lookup_tensor.data
+        # Its keys are weak references, which tensors know. Making one to compare it takes several times as long.
+        for reference in weakref.getweakrefs(t):
+            tensor_id = numbers.get(reference)
+            if tensor_id is not None:
+                return self.tensor_memo.get(tensor_id)
+        return None
 
     def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
         """Remember ``v`` as the fake tensor of ``t``."""

@@ -126,11 +126,14 @@ def fold_known_values(call: Call, traits: OperatorTraits) -> object:
 
 
 def is_given_back(mode: FakeTensorMode, fake: FakeTensor) -> bool:
-    """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it."""
+    """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it.
+
+    The value, if there is one, is a strided tensor on the CPU.
+    """
     value = fake.constant
-    if value is None:
+    if value is None or value.numel() > known_values.limit_of(mode):
         return False
-    return may_be_remembered(mode, value) and mode.fake_tensor_converter.known_fake(value) is fake
+    return mode.fake_tensor_converter.known_fake(value) is fake
 
 
 def forget_written(

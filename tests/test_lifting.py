@@ -349,7 +349,9 @@ def test_a_mode_of_the_program_sees_them() -> None:
             self.calls: list[str] = []
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.calls.append(str(func))
+            # From torch 2.15 on, torch asks its own fake tensors for their device so that modes see it.
+            if func is not torch.ops.prim.device.default:
+                self.calls.append(str(func))
             return func(*args, **(kwargs or {}))
 
     def program(fakes: Any) -> Any:

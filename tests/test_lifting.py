@@ -225,6 +225,22 @@ def test_a_tensor_that_the_program_keeps_is_lifted_to_the_same_fake_tensor_each_
     both_sides.assert_all_same({f"{name} {lift}": on(make, lift) for name, make in makes.items() for lift in operators})
 
 
+def test_a_tensor_that_the_program_keeps_is_lifted_once_where_it_has_a_storage_of_its_own() -> None:
+    def program(fakes: Any) -> Any:
+        real, converted_before = torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0])
+        with fakes.FakeTensorMode() as mode:
+            lifted, again = aten.lift_fresh(real), aten.lift_fresh(real)
+            before = mode.from_tensor(converted_before)
+            of_data = aten.lift_fresh(converted_before.data)
+        return (
+            [lifted is again, before is lifted],
+            of_data.untyped_storage()._cdata == before.untyped_storage()._cdata,
+            bookkeeping(mode),
+        )
+
+    both_sides.assert_same(program)
+
+
 def test_they_count_as_answered_and_run_no_python_dispatch(mode: FakeTensorMode, monkeypatch: Any) -> None:
     monkeypatch.setattr("fastfake.miss.pipeline.run", None)
     for numbers in NUMBERS:

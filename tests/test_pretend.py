@@ -251,6 +251,17 @@ def test_a_rank_of_sixty_four_trains_its_shards() -> None:
     assert {shard[2:] for shard in shards} == {("cuda:3", "cuda:3")}
 
 
+def compile_first_of_all() -> tuple[str, ...]:
+    with pretend(), FakeTensorMode():
+        program = torch.compile(lambda x: x.sin() if torch.compiler.is_compiling() else x, backend="aot_eager")
+        out = program(torch.empty(2, device="cuda"))
+        return str(out.device), str(torch.accelerator.current_stream().device), str(torch.cuda.current_stream().device)
+
+
+def test_a_process_may_compile_for_the_first_time() -> None:
+    assert fresh_process.call(compile_first_of_all) == ("cuda:0",) * 3
+
+
 FLASH, EFFICIENT = "ScaledDotProductFlashAttentionBackward0", "ScaledDotProductEfficientAttentionBackward0"
 
 

@@ -7,6 +7,7 @@
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/native_detach.h"
 #include "dispatch/pretended_device.h"
+#include "memory/memory_bindings.h"
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
@@ -226,6 +227,8 @@ PYBIND11_MODULE(_C, module) {
                process().works.register_python(new_work.ptr());
              }),
              py::arg("rules_of"), py::arg("new_work"));
+
+  bind_memory(module);
 
   module.def("watch_settings", wrap_pybind_function([](const py::tuple& variables) {
                process().python_settings.watch(variables.ptr());

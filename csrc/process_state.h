@@ -16,6 +16,7 @@
 #include "dispatch/device_guards.h"
 #include "dispatch/fake_backward.h"
 #include "dispatch/pretended_device.h"
+#include "memory/ledger.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
 #include "objects/known_storages.h"
@@ -44,6 +45,7 @@ struct ProcessState {
   ValueNumbers value_numbers;
   DispatchCache cache;
   SymbolTables symbol_tables;
+  Ledger ledger;
   // Compares a cached answer with a computed one, for modes with crosscheck: a Python callable
   // `(name, arguments, cached, computed)` that raises when they differ. Null until classes are registered.
   PyObject* crosscheck = nullptr;

@@ -136,6 +136,14 @@ Edge root_edge(PyObject* object) {
   return {};
 }
 
+// Whether a pass computes gradients that can be differentiated again: the third argument after the tensors.
+bool creates_graph(PyObject* args, PyObject* kwargs) {
+  constexpr Py_ssize_t position = 2;
+  if (PyTuple_GET_SIZE(args) > position) return is_true(PyTuple_GET_ITEM(args, position));
+  PyObject* value = kwargs == nullptr ? nullptr : PyDict_GetItemString(kwargs, "create_graph");
+  return value != nullptr && is_true(value);
+}
+
 std::vector<Edge> root_edges(PyObject* tensors) {
   std::vector<Edge> edges;
   edges.reserve(static_cast<size_t>(PyTuple_GET_SIZE(tensors)));
@@ -216,7 +224,10 @@ PyObject* run_backward(PyObject* function, PyObject* tensors, PyObject* args, Py
     process().device_guards.stay();
     fake.emplace(root_edges(tensors));
   }
-  return PyRef::steal(PyObject_Call(function, all_args.get(), kwargs)).release();
+  const auto call = [&] { return PyRef::steal(PyObject_Call(function, all_args.get(), kwargs)).release(); };
+  if (C10_LIKELY(!process().ledger.is_on())) return call();
+  const Ledger::BackwardPass pass(process().ledger, creates_graph(args, kwargs));
+  return call();
 }
 
 }  // namespace fastfake

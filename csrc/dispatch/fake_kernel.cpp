@@ -6,6 +6,7 @@
 #include "dispatch/mode_stack.h"
 #include "dispatch/native_calls.h"
 #include "dispatch/real_arguments.h"
+#include "memory/tracked_call.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -77,6 +78,7 @@ class FakeCall {
   void decline() {
     ++cache_.statistics.declined;
     const DecliningMode declining(facts_);
+    const OutsideOfCalls outside;
     compute();
   }
 
@@ -218,11 +220,18 @@ TORCH_LIBRARY_IMPL(_, Fake, library) {
 }  // namespace
 
 void run_fake_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
+  if (C10_LIKELY(!process().ledger.is_on())) return FakeCall(op, stack, mode).run();
+  TrackedCall tracked(op, *stack, mode);
   FakeCall(op, stack, mode).run();
+  tracked.finish(*stack);
 }
 
 bool answer_from_cache(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
-  return FakeCall(op, stack, mode).run_if_cached();
+  if (C10_LIKELY(!process().ledger.is_on())) return FakeCall(op, stack, mode).run_if_cached();
+  TrackedCall tracked(op, *stack, mode);
+  if (!FakeCall(op, stack, mode).run_if_cached()) return false;
+  tracked.finish(*stack);
+  return true;
 }
 
 }  // namespace fastfake

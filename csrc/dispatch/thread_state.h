@@ -8,6 +8,7 @@ struct ThreadState {
   bool declines = false;              // see DecliningMode
   bool forces_modes = false;          // whether is_forced() can be true of any mode
   bool begins_fake_backward = false;  // see FakeBackward
+  bool inside_tracked_call = false;   // see TrackedCall
   signed char pretended_index = 0;    // of the current device, see PretendedDevice
   // What becomes of known values in calls that this thread makes: 0 if they are followed. Otherwise a call is
   // being computed, and those that it makes on the way give no values; the number is for Python's use.

@@ -245,3 +245,67 @@ def cache_limit() -> int:
 
 def set_cache_limit(bytes: int) -> None:
     """Set the most memory that entries may hold; surplus entries go at once."""
+
+def memory_start(
+    mode: ModeState | None,
+    name_module: Callable[[Any], str],
+    root_called: Callable[[Any, tuple[object, ...]], None],
+    skipped: Sequence[str],
+) -> None:
+    """Begin to note the storages of a mode's tensors; of the first mode that computes something, if it is None.
+
+    Args:
+        mode: the mode.
+        name_module: gives the name of a module that is called for the first time.
+        root_called: is told of each call of a module, with its arguments, while no other module is running.
+        skipped: the beginnings of the names of files whose lines are not the user's.
+
+    Raises:
+        RuntimeError: it has begun already.
+    """
+
+def memory_stop() -> None:
+    """End that. What was noted stays until it begins anew."""
+
+def memory_is_tracked() -> bool:
+    """Whether `memory_start` has begun, and `memory_stop` has not ended, to note storages."""
+
+def memory_events() -> tuple[
+    list[tuple[int, int, int, int, torch.device, int, int, int, int, int]], dict[int, str], list[str], list[str]
+]:
+    """Return what was noted, and the names of operators, modules and lines of Python by number.
+
+    Each event is its kind (0 birth, 1 resize, 2 death, 3 role, 4 phase), the number of the storage, its bytes, the role
+    or
+    phase, the device, and the operator, module, line, phase and number of steps of who allocated.
+    """
+
+def memory_steps() -> int:
+    """Return how many steps optimizers have taken."""
+
+def memory_note(tensor: torch.Tensor) -> None:
+    """Note the storage of a fake tensor that Python code made, unless that was in the middle of a call."""
+
+def memory_note_role(tensor: torch.Tensor, role: int, unless_it_has_one: bool = False) -> None:
+    """Note what the storage of a fake tensor is for; other tensors have nothing to note."""
+
+def memory_note_size(storage: torch.UntypedStorage) -> None:
+    """Note that a storage may have another size."""
+
+def memory_enter_module(module: object, args: tuple[object, ...]) -> None:
+    """Note that a module is called: a forward pre-hook."""
+
+def memory_leave_module(module: object, args: tuple[object, ...], output: object) -> None:
+    """Note that a module returns: a forward hook."""
+
+def memory_enter_optimizer() -> None:
+    """Note that an optimizer takes a step."""
+
+def memory_leave_optimizer() -> None:
+    """Note that it has taken it."""
+
+class MemoryUnnoticed:
+    """A context, to be entered once, inside of which nothing of this thread is noted."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...

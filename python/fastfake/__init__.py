@@ -8,12 +8,15 @@ native code for, a line in the log says so, and all names are torch's own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from . import compatibility as _compatibility
 from .version import __version__ as __version__
 
 if _compatibility.load_native_code() or TYPE_CHECKING:
+    if TYPE_CHECKING:
+        from . import memory as memory
     from . import _C
     from . import collectives as _collectives
     from . import config as _config
@@ -112,6 +115,13 @@ __all__ = [
     "uninstall",
     "unset_fake_temporarily",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `fastfake.memory` when it is first named: most programs do not."""
+    if name == "memory":
+        return importlib.import_module(f"{__name__}.memory")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -300,6 +300,7 @@ class FakeTensor(Tensor):
             self._is_param = True
         if FakeTensorConfig.debug:
             _remember_where_made(self)
+        _C.memory_note(self)
         return self
 
     def __init__(self, *args: object, **kwargs: object) -> None:

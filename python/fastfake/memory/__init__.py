@@ -1,5 +1,11 @@
 """How much memory a program on fake tensors takes: what is alive when, what for, and whether a device can hold it."""
 
-from .timeline import Allocation, Category, Phase, Timeline, Usage
+import fastfake
 
-__all__ = ["Allocation", "Category", "Phase", "Timeline", "Usage"]
+if not hasattr(fastfake, "_C"):
+    raise ImportError("fastfake.memory needs native code, which this fastfake has none of for the torch that runs")
+
+from .timeline import Allocation, Category, Phase, Timeline, Usage
+from .tracker import Tracker, track
+
+__all__ = ["Allocation", "Category", "Phase", "Timeline", "Tracker", "Usage", "track"]

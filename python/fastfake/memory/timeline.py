@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Allocation", "Category", "Phase", "Timeline", "Usage"]
 
@@ -70,6 +72,8 @@ class Allocation:
         phase: What the program was doing.
         category: What the memory is for.
         step: How many steps optimizers had taken.
+        roles: What the memory turned out to be for, and at which moments, as far as it was said; the last one is the
+            category.
     """
 
     number: int
@@ -84,6 +88,7 @@ class Allocation:
     phase: Phase
     category: Category
     step: int
+    roles: tuple[tuple[int, Category], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,14 +132,25 @@ class Usage:
 class Timeline:
     """The allocations of a program.
 
-    Moments are numbers from 0: at each, one allocation was made or given back. What was alive before the tracker was
-    on was made at the first moments.
+    Moments are numbers from 0: at each, one allocation was made or given back, or something else was noted. What was
+    alive before the tracker was on was made at the first moments.
     """
 
     def __init__(self, allocations: Sequence[Allocation], moments: int) -> None:
         """Take allocations in the order in which they were made, and the number of moments."""
         self.allocations = tuple(allocations)
         self.moments = moments
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give a dictionary of numbers and texts for each allocation, as ``pandas.DataFrame`` takes them."""
+        names = [field.name for field in dataclasses.fields(Allocation) if field.name != "roles"]
+        return [
+            {
+                name: value.value if isinstance(value := getattr(allocation, name), enum.Enum) else value
+                for name in names
+            }
+            for allocation in self.allocations
+        ]
 
     @property
     def devices(self) -> list[str]:

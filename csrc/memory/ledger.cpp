@@ -1,0 +1,180 @@
+#include "memory/ledger.h"
+
+#include "memory/tracked_storage.h"
+#include "process_state.h"
+
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/node.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace fastfake {
+
+namespace {
+
+bool goes_backward() { return torch::autograd::get_current_graph_task_id() != -1; }
+
+// Those that accumulate gradients have no number from the counter.
+constexpr uint64_t no_sequence_number = std::numeric_limits<uint64_t>::max();
+
+}  // namespace
+
+bool Ledger::follows(PyObject* mode) {
+  if (C10_UNLIKELY(mode_.get() == nullptr)) mode_ = PyRef::borrow(mode);
+  return mode_.get() == mode;
+}
+
+void Ledger::start(PyObject* mode, PyObject* name_module, PyObject* root_called,
+                   std::vector<std::string> skipped) {
+  TORCH_CHECK(!is_on(), "a memory tracker is on already");
+  mode_ = mode == Py_None ? PyRef() : PyRef::borrow(mode);
+  modules_.start(name_module, root_called);
+  lines_.start(std::move(skipped));
+  depth_at_backward_ = 0;
+  creates_graph_ = in_optimizer_ = false;
+  steps_ = storages_ = 0;
+  last_phase_ = Phase::Forward;
+  {
+    const std::lock_guard lock(mutex_);
+    events_.clear();
+  }
+  session_ = ++sessions_;
+}
+
+void Ledger::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    session_ = 0;
+  }
+  modules_.stop();
+  lines_.stop();
+  const auto mode = std::exchange(mode_, PyRef());
+}
+
+void Ledger::leave_optimizer() {
+  in_optimizer_ = false;
+  ++steps_;
+}
+
+Phase Ledger::phase() const {
+  if (goes_backward()) {
+    const bool in_module = modules_.depth() > depth_at_backward_;
+    return in_module || (c10::GradMode::is_enabled() && !creates_graph_) ? Phase::Recomputation
+                                                                         : Phase::Backward;
+  }
+  // An optimizer may call the model.
+  return in_optimizer_ && modules_.depth() == 0 ? Phase::Optimizer : Phase::Forward;
+}
+
+uint32_t Ledger::module() const {
+  if (!goes_backward() || modules_.depth() > depth_at_backward_) return modules_.innermost();
+  const auto node = torch::autograd::get_current_node();
+  if (!node || node->sequence_nr() == no_sequence_number) return 0;
+  return modules_.of_node(node->sequence_nr());
+}
+
+Origin Ledger::origin(uint32_t op) {
+  Origin origin{.op = op, .module = module(), .line = lines_.current(), .step = steps_, .phase = phase()};
+  if (origin.phase != last_phase_) {
+    last_phase_ = origin.phase;
+    add({.kind = EventKind::Phase, .detail = static_cast<uint8_t>(origin.phase)});
+  }
+  return origin;
+}
+
+void Ledger::add(const Event& event) {
+  const std::lock_guard lock(mutex_);
+  events_.push_back(event);
+}
+
+void Ledger::note(c10::StorageImpl& storage, c10::Device device, uint32_t op) {
+  auto* tag = tag_of(storage);
+  if (tag != nullptr && tag->session == session_) {
+    const int64_t bytes = bytes_of(storage);
+    if (C10_LIKELY(tag->bytes == bytes)) return;
+    tag->bytes = bytes;
+    return add({.kind = EventKind::Resize,
+                .device = tag->device,
+                .storage = tag->number,
+                .bytes = bytes,
+                .origin = origin(op)});
+  }
+  // What an earlier tracker knew is not shared with anything of this one.
+  auto fresh = std::make_unique<TrackedStorage>();
+  fresh->session = session_;
+  fresh->number = ++storages_;
+  fresh->bytes = bytes_of(storage);
+  fresh->device = device;
+  add({.kind = EventKind::Birth,
+       .device = device,
+       .storage = fresh->number,
+       .bytes = fresh->bytes,
+       .origin = origin(op)});
+  put_tag(storage, fresh.release());
+}
+
+void Ledger::note_alias(c10::StorageImpl& alias, c10::StorageImpl& storage) {
+  auto* tag = tag_of(storage);
+  if (tag == nullptr || &alias == &storage || tag_of(alias) != nullptr) return;
+  tag->owners.fetch_add(1, std::memory_order_relaxed);
+  put_tag(alias, tag);
+}
+
+void Ledger::note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role) {
+  note(storage, device, /*op=*/0);
+  auto* tag = tag_of(storage);
+  if (std::exchange(tag->role, role) == role) return;
+  add({.kind = EventKind::Role,
+       .detail = role,
+       .device = tag->device,
+       .storage = tag->number,
+       .bytes = tag->bytes});
+}
+
+void Ledger::note_size(c10::StorageImpl& storage) {
+  const auto* tag = tag_of(storage);
+  if (tag != nullptr && tag->session == session_) note(storage, tag->device, /*op=*/0);
+}
+
+void Ledger::note_death(uint64_t session, uint32_t storage) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (session != session_) return;
+  events_.push_back({.kind = EventKind::Death, .storage = storage});
+}
+
+PyRef Ledger::events() const {
+  std::vector<Event> events;
+  {
+    const std::lock_guard lock(mutex_);
+    events = events_;
+  }
+  py::list list;
+  py::dict operators;
+  for (const auto& event : events) {
+    const auto& origin = event.origin;
+    if (origin.op != 0 && !operators.contains(py::int_(origin.op)))
+      operators[py::int_(origin.op)] = c10::toString(process().operators.name(origin.op));
+    list.append(py::make_tuple(static_cast<int>(event.kind), event.storage, event.bytes, event.detail,
+                               py::handle(process().devices.object(event.device)), origin.op, origin.module,
+                               origin.line, static_cast<int>(origin.phase), origin.step));
+  }
+  return PyRef::steal(
+      py::make_tuple(list, operators, py::cast(modules_.names()), py::cast(lines_.texts())).release().ptr());
+}
+
+Ledger::BackwardPass::BackwardPass(Ledger& ledger, bool creates_graph)
+    : ledger_(ledger),
+      depth_before_(std::exchange(ledger.depth_at_backward_, ledger.modules_.depth())),
+      creates_graph_before_(std::exchange(ledger.creates_graph_, creates_graph)) {}
+
+Ledger::BackwardPass::~BackwardPass() {
+  ledger_.depth_at_backward_ = depth_before_;
+  ledger_.creates_graph_ = creates_graph_before_;
+}
+
+}  // namespace fastfake

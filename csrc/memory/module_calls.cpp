@@ -1,0 +1,68 @@
+#include "memory/module_calls.h"
+
+#include <ATen/SequenceNumber.h>
+#include <torch/csrc/autograd/graph_task.h>
+
+#include <algorithm>
+
+namespace fastfake {
+
+void ModuleCalls::start(PyObject* name_module, PyObject* root_called) {
+  name_module_ = PyRef::borrow(name_module);
+  root_called_ = PyRef::borrow(root_called);
+  names_.assign(1, "");
+  running_.clear();
+  changes_.clear();
+}
+
+void ModuleCalls::stop() {
+  // What dies with them may run Python, which sees them gone.
+  const auto known = std::exchange(known_, {});
+  const auto name_module = std::exchange(name_module_, {});
+  const auto root_called = std::exchange(root_called_, {});
+  running_.clear();
+}
+
+uint32_t ModuleCalls::number_of(PyObject* module) {
+  const auto found = known_.find(module);
+  if (found != known_.end()) return found->second.number;
+  const auto name_module = PyRef::borrow(name_module_.get());
+  const auto name = PyRef::steal(PyObject_CallOneArg(name_module.get(), module));
+  const char* text = PyUnicode_AsUTF8(name.get());
+  if (text == nullptr) throw python_error();
+  const auto number = static_cast<uint32_t>(names_.size());
+  names_.emplace_back(text);
+  known_[module] = Known{.module = PyRef::borrow(module), .number = number};
+  return number;
+}
+
+void ModuleCalls::remember_change() { changes_.emplace_back(at::sequence_number::peek(), innermost()); }
+
+void ModuleCalls::enter(PyObject* module, PyObject* args) {
+  const uint32_t number = number_of(module);
+  if (running_.empty() && torch::autograd::get_current_graph_task_id() == -1) {
+    const auto root_called = PyRef::borrow(root_called_.get());
+    PyRef::steal(PyObject_CallFunctionObjArgs(root_called.get(), module, args, nullptr));
+  }
+  running_.push_back(number);
+  remember_change();
+}
+
+void ModuleCalls::leave(PyObject* module) {
+  // Those that ended with an exception need not have told.
+  const auto known = known_.find(module);
+  if (known == known_.end()) return;
+  const auto found = std::find(running_.rbegin(), running_.rend(), known->second.number);
+  if (found == running_.rend()) return;
+  running_.erase(found.base() - 1, running_.end());
+  remember_change();
+}
+
+uint32_t ModuleCalls::of_node(uint64_t sequence_number) const {
+  const auto after =
+      std::upper_bound(changes_.begin(), changes_.end(), sequence_number,
+                       [](uint64_t number, const auto& change) { return number < change.first; });
+  return after == changes_.begin() ? 0 : (after - 1)->second;
+}
+
+}  // namespace fastfake

@@ -1,0 +1,40 @@
+"""Telling the ledger what memory is for."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import _C
+from ..fake_tensor import FakeTensor
+from .plain_tensors import plain_tensors
+from .timeline import Category
+
+__all__ = ["note_gradient", "note_role", "role_of"]
+
+# The ledger keeps a number, and 0 for none.
+_CATEGORIES = tuple(Category)
+_NUMBERS = {category: number for number, category in enumerate(_CATEGORIES, start=1)}
+_GRADIENT = _NUMBERS[Category.GRADIENT]
+
+
+def note_role(tensor: Tensor, category: Category, *, unless_it_has_one: bool = False) -> None:
+    """Say what the storage of a tensor is for; of a wrapper, those of the tensors inside."""
+    number = _NUMBERS[category]
+    if isinstance(tensor, FakeTensor):
+        _C.memory_note_role(tensor, number, unless_it_has_one)
+        return
+    for plain in plain_tensors(tensor):
+        _C.memory_note_role(plain, number, unless_it_has_one)
+
+
+def note_gradient(tensor: Tensor) -> None:
+    """Say that a tensor is the gradient of a parameter."""
+    if isinstance(tensor, FakeTensor):
+        _C.memory_note_role(tensor, _GRADIENT)
+    else:
+        note_role(tensor, Category.GRADIENT)
+
+
+def role_of(number: int) -> Category:
+    """Give the category that the ledger has a number for."""
+    return _CATEGORIES[number - 1]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastfake import __version__, run
+from fastfake import memory_command as memory
 from fastfake.demo import command as demo
-from fastfake.memory import command as memory
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .allocator import simulate
 from .checkpointing import Checkpointing
 from .counts import Counts, count
-from .fit import largest_batch
+from .fit import MOST_SAMPLES, largest_batch
 from .timeline import Timeline
 from .tracker import track
 from .training import Training
@@ -102,18 +102,24 @@ def estimate(training: Training, batch: int, steps: int, progress: Progress) -> 
 
     def fits(attempt: int) -> bool:
         progress(f"batch {attempt}")
-        return _fits(timeline_of(training, attempt, steps), memory)
+        # A step for which the optimizer has its state already takes the most.
+        return _fits(timeline_of(training, attempt, 1, is_first=steps == 1), memory)
 
     largest = largest_batch(fits, batch, verdict.fits)
+    # From the first step on, the allocator may come to other segments.
+    while 0 < largest < MOST_SAMPLES and largest != batch and not _fits(timeline_of(training, largest, steps), memory):
+        largest -= 1
     return Estimate(_title(training, batch), timeline, steps, verdict, batch, largest, counts)
 
 
-def timeline_of(training: Training, batch: int, steps: int) -> Timeline:
-    """Train the first steps of a model on so many samples, and give their allocations.
+def timeline_of(training: Training, batch: int, steps: int, is_first: bool = True) -> Timeline:
+    """Train some steps on so many samples, and give their allocations.
 
-    Before them there are parameters, sharded where they are to be, and nothing else.
+    Before them there are parameters, sharded where they are to be, and nothing else; unless the steps are not the first
+    ones, then the optimizer's state is there too.
     """
-    training.forget()
+    if is_first:
+        training.forget()
     with track(training.model, training.optimizer, mode=training.mode) as tracker:
         for _ in range(steps):
             training.step(batch)

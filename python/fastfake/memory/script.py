@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import fastfake
 from fastfake import run as runner
-from fastfake.demo.command import positive
 
 from .errors import MemoryCommandError
+from .estimate import Estimate, judge
+from .tracker import track
 
-__all__ = ["make_parser", "run"]
+__all__ = ["estimate_script"]
 
 _DEVICES_OF_A_HOST = 8
 
@@ -24,64 +26,23 @@ class EnoughSteps(BaseException):
     """Ends a program after its last step that is looked at. No ``except Exception`` of the program stops it."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``python -m fastfake memory run``."""
-    from .command import add_common_arguments
-
-    parser = argparse.ArgumentParser(
-        prog="python -m fastfake memory run",
-        usage="python -m fastfake memory run [OPTION ...] (-m MODULE | SCRIPT) [ARGUMENT ...]",
-        description="Runs a script or a module as python does, on fake tensors of devices that need not be there, "
-        "until optimizers took some steps, and tells what memory that takes. Numbers that fake tensors do not know, such as "
-        "the loss, are 0.",
-        epilog="Exit codes: 0 done, whether it fits or not; 2 what was asked for cannot be run; 130 interrupted; the "
-        "program's own if it ends with another one than 0, and 1 if it raises an error.",
-    )
-    add_common_arguments(parser)
-    ranks = parser.add_argument_group("ranks")
-    ranks.add_argument(
-        "--ranks",
-        type=positive,
-        metavar="N",
-        help="have the program believe that torchrun started N such processes; their groups are torch's fake ones",
-    )
-    ranks.add_argument("--rank", type=int, default=0, metavar="R", help="which of them it is (default: 0)")
-    parser.add_argument("-m", dest="module", nargs="...", help="a module, by name, and its arguments")
-    parser.add_argument("script", nargs="...", metavar="SCRIPT", help="a script, by path, and its arguments")
-    parser.set_defaults(run=run, parser=parser)
-    return parser
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Carry out ``python -m fastfake memory run``.
+def estimate_script(arguments: argparse.Namespace) -> Estimate | int:
+    """Run a program until its optimizers took some steps, and find out what memory it takes.
 
     Args:
-        arguments: Parsed arguments, as `make_parser` defines them.
+        arguments: Parsed arguments of ``python -m fastfake memory run``.
 
     Returns:
-        The exit code.
+        What was found out; or the exit code of a program that ended with another one than 0.
 
     Raises:
+        MemoryCommandError: the program allocated nothing, or there is no such rank.
         BaseException: whatever the program raised.
     """
-    from .command import with_exit_codes
-
-    return with_exit_codes(lambda: _run(arguments))
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from .command import check_output, write_output
-
     command: list[str] = arguments.module or arguments.script
-    if not command:
-        arguments.parser.error("name a script, or a module with -m")
     ranks = arguments.ranks or 1
     if not 0 <= arguments.rank < ranks:
         raise MemoryCommandError(f"--rank {arguments.rank}: there are ranks 0 to {ranks - 1}; --ranks says how many")
-    check_output(arguments)
-    from .estimate import Estimate, judge
-    from .tracker import track
-
     with _environment(arguments) as mode, track(mode=mode) as tracker, _stopped_after(arguments.steps):
         code = _program(arguments)
     if code:
@@ -92,8 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if tracker.steps < arguments.steps:
         print(f"fastfake memory: {command[0]} ended after {tracker.steps} steps", file=sys.stderr)
     title = " ".join(command)
-    write_output(arguments, Estimate(title, timeline, tracker.steps, judge(timeline, arguments.device_memory)))
-    return 0
+    return Estimate(title, timeline, tracker.steps, judge(timeline, arguments.device_memory))
 
 
 def _program(arguments: argparse.Namespace) -> int:
@@ -115,8 +75,6 @@ def _program(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _environment(arguments: argparse.Namespace) -> Iterator[Any]:
     """Have the devices, ranks and fake mode that the program is to see; give the mode."""
-    import fastfake
-
     ranks = arguments.ranks or 1
     with contextlib.ExitStack() as stack:
         if arguments.device == "cuda":

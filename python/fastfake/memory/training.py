@@ -17,6 +17,7 @@ from fastfake.demo.errors import one_line
 
 from .checkpointing import Checkpointing, checkpoint_layers
 from .errors import MemoryCommandError
+from .foreach_propagation import arguments_flattened_once
 from .optimizers import make_optimizer
 from .parallel import Parallelism, parallelize, shard
 from .program import Program
@@ -152,6 +153,7 @@ def prepared(setup: Setup) -> Iterator[Training]:
         # Programs print their loss, and a mesh reads the numbers of its ranks: small tensors keep their values.
         mode = stack.enter_context(fastfake.FakeTensorMode(known_values=True, unknown_items=0.0))
         mesh = stack.enter_context(setup.parallelism.mesh(setup.device))
+        stack.enter_context(arguments_flattened_once())
         try:
             with _default_dtype(setup.precision.dtype), torch.device(setup.device):
                 model = setup.program.build()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
+import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fastfake
 from fastfake.demo.command import positive
 
-from .errors import MemoryCommandError
-
 if TYPE_CHECKING:
-    from .estimate import Estimate
-    from .training import Setup
+    from fastfake.memory.estimate import Estimate
+    from fastfake.memory.training import Setup
 
 __all__ = ["ParserWithRun", "add_parser"]
 
@@ -44,8 +46,6 @@ def add_parser(subcommands: argparse._SubParsersAction[ParserWithRun]) -> None:
     Args:
         subcommands: What ``ArgumentParser.add_subparsers`` returned.
     """
-    from . import script
-
     parser = subcommands.add_parser(
         "memory",
         help="tell what memory a training step takes, and whether it fits",
@@ -95,17 +95,37 @@ def add_parser(subcommands: argparse._SubParsersAction[ParserWithRun]) -> None:
     ranks.add_argument("--fsdp", type=positive, default=1, metavar="N", help="shard over N ranks by FSDP2")
     ranks.add_argument("--tensor-parallel", type=positive, default=1, metavar="N", help="split layers over N ranks")
     ranks.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that is looked at (default: 0)")
-    add_common_arguments(parser)
+    _add_common_arguments(parser)
     parser.set_defaults(run=run)
-    parser.of_run = script.make_parser()
+    parser.of_run = _make_run_parser()
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``memory`` and ``memory run`` share.
+def _make_run_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastfake memory run",
+        usage="python -m fastfake memory run [OPTION ...] (-m MODULE | SCRIPT) [ARGUMENT ...]",
+        description="Runs a script or a module as python does, on fake tensors of devices that need not be there, "
+        "until optimizers took some steps, and tells what memory that takes. Numbers that fake tensors do not know, "
+        "such as the loss, are 0.",
+        epilog="Exit codes: 0 done, whether it fits or not; 2 what was asked for cannot be run; 130 interrupted; the "
+        "program's own if it ends with another one than 0, and 1 if it raises an error.",
+    )
+    _add_common_arguments(parser)
+    ranks = parser.add_argument_group("ranks")
+    ranks.add_argument(
+        "--ranks",
+        type=positive,
+        metavar="N",
+        help="have the program believe that torchrun started N such processes; their groups are torch's fake ones",
+    )
+    ranks.add_argument("--rank", type=int, default=0, metavar="R", help="which of them it is (default: 0)")
+    parser.add_argument("-m", dest="module", nargs="...", help="a module, by name, and its arguments")
+    parser.add_argument("script", nargs="...", metavar="SCRIPT", help="a script, by path, and its arguments")
+    parser.set_defaults(run=run_script, parser=parser)
+    return parser
 
-    Args:
-        parser: The parser of one of them.
-    """
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     device = parser.add_argument_group("the device, and how long to train")
     device.add_argument(
         "--device",
@@ -162,81 +182,106 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    return with_exit_codes(lambda: _run(arguments))
+    return _with_exit_codes(arguments, lambda: _estimate_program(arguments))
 
 
-def with_exit_codes(action: Callable[[], int]) -> int:
-    """Do something, and report what it raises as the command does.
+def run_script(arguments: argparse.Namespace) -> int:
+    """Carry out ``python -m fastfake memory run``.
 
     Args:
-        action: Returns an exit code.
+        arguments: Parsed arguments, as :func:`add_parser` defines them.
 
     Returns:
-        That, or the code of an error.
+        The exit code.
+
+    Raises:
+        BaseException: whatever the program raised.
     """
+    if not (arguments.module or arguments.script):
+        arguments.parser.error("name a script, or a module with -m")
+
+    def estimate() -> Estimate | int:
+        from fastfake.memory.script import estimate_script
+
+        return estimate_script(arguments)
+
+    return _with_exit_codes(arguments, estimate)
+
+
+def _with_exit_codes(arguments: argparse.Namespace, estimate: Callable[[], Estimate | int]) -> int:
+    if not hasattr(fastfake, "_C"):
+        return _unusable("fastfake has no native code for the torch that is installed, which counts the memory")
+    if (reason := _why_not_shown(arguments)) is not None:
+        return _unusable(reason)
+    from fastfake.memory.errors import MemoryCommandError
+
     try:
-        return action()
+        found = estimate()
+        if isinstance(found, int):
+            return found
+        _write_output(arguments, found)
     except MemoryCommandError as error:
-        print(f"fastfake memory: {error}", file=sys.stderr)
-        return UNUSABLE
+        return _unusable(str(error))
     except KeyboardInterrupt:
         print("fastfake memory: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    check_output(arguments)
-    from .estimate import estimate
-    from .training import prepared
-
-    setup = _setup(arguments)
-    with progress_line() as progress:
-        progress("building the model")
-        with prepared(setup) as training:
-            found = estimate(training, arguments.batch, arguments.steps, progress)
-    write_output(arguments, found)
     return DONE
 
 
-def check_output(arguments: argparse.Namespace) -> None:
-    """Find out, before the work is done, whether its result can be shown.
+def _unusable(reason: str) -> int:
+    print(f"fastfake memory: {reason}", file=sys.stderr)
+    return UNUSABLE
 
-    Args:
-        arguments: Parsed arguments.
 
-    Raises:
-        MemoryCommandError: it cannot.
-    """
-    import fastfake
-
-    if not hasattr(fastfake, "_C"):
-        raise MemoryCommandError("fastfake has no native code for the torch that is installed, which counts the memory")
-    try:
-        import rich  # noqa: F401
-    except ModuleNotFoundError:
-        raise MemoryCommandError(
-            "prints its tables with rich, which is not installed: pip install 'fastfake[demo]'"
-        ) from None
+def _why_not_shown(arguments: argparse.Namespace) -> str | None:
+    """Find out, before the work is done, whether its result can be shown; give the reason if not."""
+    if importlib.util.find_spec("rich") is None:
+        return "prints its tables with rich, which is not installed: pip install 'fastfake[demo]'"
     for path in (arguments.json, arguments.html, arguments.snapshot):
         if path not in (None, "-") and not Path(path).parent.is_dir():
-            raise MemoryCommandError(f"{path}: cannot be written: no such folder")
+            return f"{path}: cannot be written: no such folder"
+    return None
 
 
-def write_output(arguments: argparse.Namespace, found: Estimate) -> None:
-    """Show what was found out in all the ways that were asked for.
+def _estimate_program(arguments: argparse.Namespace) -> Estimate:
+    from fastfake.memory.estimate import estimate
+    from fastfake.memory.training import prepared
 
-    Args:
-        arguments: Parsed arguments.
-        found: What was found out.
+    with _few_collections() as imported, _progress_line() as progress:
+        progress("reading the config")
+        setup = _setup(arguments)
+        progress("building the model")
+        with prepared(setup) as training:
+            imported()
+            return estimate(training, arguments.batch, arguments.steps, progress)
 
-    Raises:
-        MemoryCommandError: a file cannot be written.
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[Callable[[], None]]:
+    """Keep the garbage collector from going through what torch and transformers are made of again and again.
+
+    Yields:
+        What to call when all is imported. From then on the collector runs as ever.
     """
-    import json
+    gc.disable()
 
+    def imported() -> None:
+        gc.freeze()
+        gc.enable()
+
+    try:
+        yield imported
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def _write_output(arguments: argparse.Namespace, found: Estimate) -> None:
+    """Show what was found out in all the ways that were asked for."""
     from rich.console import Console
 
-    from .report import as_json, print_estimate
+    from fastfake.memory.errors import MemoryCommandError
+    from fastfake.memory.report import as_json, print_estimate
 
     if arguments.json == "-":
         print(json.dumps(as_json(found), indent=2))
@@ -246,11 +291,11 @@ def write_output(arguments: argparse.Namespace, found: Estimate) -> None:
         if arguments.json not in (None, "-"):
             Path(arguments.json).write_text(json.dumps(as_json(found), indent=2) + "\n", encoding="utf-8")
         if arguments.html is not None:
-            from .page import write_page
+            from fastfake.memory.page import write_page
 
             write_page(found.timeline, arguments.html, title=found.title, device=found.verdict.device)
         if arguments.snapshot is not None:
-            from .snapshot import write_snapshot
+            from fastfake.memory.snapshot import write_snapshot
 
             write_snapshot(found.timeline, arguments.snapshot)
     except OSError as error:
@@ -258,12 +303,8 @@ def write_output(arguments: argparse.Namespace, found: Estimate) -> None:
 
 
 @contextlib.contextmanager
-def progress_line() -> Iterator[Callable[[str], None]]:
-    """Show what is being done, on the terminal if there is one.
-
-    Yields:
-        What to call with that.
-    """
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, on the terminal if there is one; give what to call with that."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -282,11 +323,12 @@ def progress_line() -> Iterator[Callable[[str], None]]:
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:
-    from .checkpointing import Checkpointing
-    from .huggingface import load_program
-    from .parallel import Parallelism
-    from .program import FunctionProgram, Program, find_function
-    from .training import Precision, Setup
+    from fastfake.memory.checkpointing import Checkpointing
+    from fastfake.memory.errors import MemoryCommandError
+    from fastfake.memory.huggingface import load_program
+    from fastfake.memory.parallel import Parallelism
+    from fastfake.memory.program import FunctionProgram, Program, find_function
+    from fastfake.memory.training import Precision, Setup
 
     if (arguments.config is None) == (arguments.function is None):
         raise MemoryCommandError("name what is to be trained: either --config FILE or MODULE:FUNCTION")

@@ -45,7 +45,7 @@ def count(training: Training, batch: int) -> Counts:
     """
     # On top, so that DTensors are taken apart before operations are counted: one rank does its share of them.
     flops, ledger = FlopCounterMode(display=False), CollectiveCounter(_group_names(training))
-    with training.one_line_errors(batch), flops, ledger:
+    with training.running(batch), flops, ledger:
         loss = training.forward(training.inputs(batch))
         forward = flops.get_total_flops()
         loss.backward()

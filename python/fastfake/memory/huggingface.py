@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,7 @@ class HuggingFaceProgram:
     config: Any
     task: Task
     sequence: int
+    relies_on_defaults: ClassVar[bool] = False
 
     @property
     def title(self) -> str:

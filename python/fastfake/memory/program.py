@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -20,7 +20,14 @@ __all__ = ["FunctionProgram", "Program", "find_function"]
 
 
 class Program(Protocol):
-    """A model with inputs and a loss, for any number of samples."""
+    """A model with inputs and a loss, for any number of samples.
+
+    Attributes:
+        relies_on_defaults: Whether also in a step, tensors for which no device and type are named are to be on the
+            device that is looked at, of the type of the parameters; not only while the model and inputs are made.
+    """
+
+    relies_on_defaults: ClassVar[bool]
 
     @property
     def title(self) -> str:
@@ -47,6 +54,8 @@ class FunctionProgram:
     a length of sequences is asked for, it is called as ``loss(batch, sequence)``. Both functions run under a fake mode,
     and what they make without naming a device is on the one that is looked at.
     """
+
+    relies_on_defaults: ClassVar[bool] = True
 
     def __init__(self, name: str, function: Callable[[], Any], sequence: int | None) -> None:
         """Take the function, its name as it was typed, and the length of sequences, if one was asked for."""

@@ -17,7 +17,7 @@ from fastfake.demo.errors import one_line
 
 from .checkpointing import Checkpointing, checkpoint_layers
 from .errors import MemoryCommandError
-from .foreach_propagation import arguments_flattened_once
+from .foreach_propagation import arguments_searched_once
 from .optimizers import make_optimizer
 from .parallel import Parallelism, parallelize, shard
 from .program import Program
@@ -93,7 +93,7 @@ class Training:
         setup = self.setup
         # FSDP2 does by itself what autocast does.
         uses_autocast = setup.precision is Precision.MIXED and setup.parallelism.fsdp == 1
-        with self._defaults(), torch.autocast(setup.device, torch.bfloat16, enabled=uses_autocast):
+        with torch.autocast(setup.device, torch.bfloat16, enabled=uses_autocast):
             return setup.program.loss(self.model, inputs)
 
     def update(self) -> None:
@@ -107,7 +107,7 @@ class Training:
         Raises:
             MemoryCommandError: the model raised an error.
         """
-        with self.one_line_errors(batch):
+        with self.running(batch):
             inputs = self.inputs(batch)
             self.forward(inputs).backward()
             self.update()
@@ -118,10 +118,11 @@ class Training:
         self.optimizer.state.clear()
 
     @contextlib.contextmanager
-    def one_line_errors(self, batch: int) -> Iterator[None]:
-        """Turn what a program raises into a MemoryCommandError."""
+    def running(self, batch: int) -> Iterator[None]:
+        """Have what a program may rely on in a step, and turn what it raises into a MemoryCommandError."""
         try:
-            yield
+            with self._defaults() if self.setup.program.relies_on_defaults else contextlib.nullcontext():
+                yield
         except MemoryCommandError:
             raise
         except Exception as error:
@@ -153,7 +154,7 @@ def prepared(setup: Setup) -> Iterator[Training]:
         # Programs print their loss, and a mesh reads the numbers of its ranks: small tensors keep their values.
         mode = stack.enter_context(fastfake.FakeTensorMode(known_values=True, unknown_items=0.0))
         mesh = stack.enter_context(setup.parallelism.mesh(setup.device))
-        stack.enter_context(arguments_flattened_once())
+        stack.enter_context(arguments_searched_once())
         try:
             with _default_dtype(setup.precision.dtype), torch.device(setup.device):
                 model = setup.program.build()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .allocator import simulate
 from .checkpointing import Checkpointing
 from .counts import Counts, count
-from .fit import MOST_SAMPLES, largest_batch
+from .fit import MOST_SAMPLES, Attempt, largest_batch
 from .timeline import Timeline
 from .tracker import track
 from .training import Training
@@ -100,14 +100,17 @@ def estimate(training: Training, batch: int, steps: int, progress: Progress) -> 
     counts = count(training, batch)
     verdict = judge(timeline, memory)
 
-    def fits(attempt: int) -> bool:
-        progress(f"batch {attempt}")
+    def attempt(samples: int) -> Attempt:
+        progress(f"batch {samples}")
         # A step for which the optimizer has its state already takes the most.
-        return _fits(timeline_of(training, attempt, 1, is_first=steps == 1), memory)
+        return _attempt(samples, timeline_of(training, samples, 1, is_first=steps == 1), memory)
 
-    largest = largest_batch(fits, batch, verdict.fits)
-    # From the first step on, the allocator may come to other segments.
-    while 0 < largest < MOST_SAMPLES and largest != batch and not _fits(timeline_of(training, largest, steps), memory):
+    largest = largest_batch(attempt, Attempt(batch, verdict.fits, verdict.allocated), memory)
+    # In all steps from the first one on, the allocator may come to other segments.
+    while 0 < largest < MOST_SAMPLES and largest != batch:
+        progress(f"{_plural(steps, 'step')} of batch {largest}")
+        if _attempt(largest, timeline_of(training, largest, steps), memory).fits:
+            break
         largest -= 1
     return Estimate(_title(training, batch), timeline, steps, verdict, batch, largest, counts)
 
@@ -126,11 +129,13 @@ def timeline_of(training: Training, batch: int, steps: int, is_first: bool = Tru
     return tracker.timeline
 
 
-def _fits(timeline: Timeline, memory: int) -> bool:
+def _attempt(batch: int, timeline: Timeline, memory: int) -> Attempt:
     device = timeline.main_device()
-    if not device.startswith("cuda"):
-        return timeline.peak(device).bytes <= memory
-    return simulate(timeline, device, memory=memory).fits
+    allocated = timeline.peak(device).bytes
+    fits = allocated <= memory
+    if fits and device.startswith("cuda"):
+        fits = simulate(timeline, device, memory=memory).fits
+    return Attempt(batch, fits, allocated)
 
 
 def _title(training: Training, batch: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ __all__ = ["HuggingFaceProgram", "Task", "load_program", "program_of_model"]
 
 _IMAGE_SIZE = 224
 _LONGEST_DEFAULT = 4096
+_PACKING = "find_packed_sequence_indices"
 
 
 class Task(enum.Enum):
@@ -91,7 +93,7 @@ class HuggingFaceProgram:
 
     def loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Return the loss that the model computes from the labels."""
-        with _quiet():
+        with _quiet(), _unpacked():
             loss: Tensor = model(**inputs).loss
         return loss
 
@@ -191,6 +193,24 @@ def _without_initialization() -> Iterator[None]:
             yield
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise MemoryCommandError(f"transformers cannot make a model of this config: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _unpacked() -> Iterator[None]:
+    """Answer for transformers what it cannot read off fake tensors: that a sample is one sequence.
+
+    It then leaves the causal mask to the operator of attention, as it does with real tensors.
+    """
+    try:
+        from transformers import masking_utils
+    except ImportError:
+        yield
+        return
+    if not hasattr(masking_utils, _PACKING):
+        yield
+        return
+    with mock.patch.object(masking_utils, _PACKING, lambda *_, **__: None):
+        yield
 
 
 @contextlib.contextmanager

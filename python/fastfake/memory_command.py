@@ -237,6 +237,10 @@ def _why_not_shown(arguments: argparse.Namespace) -> str | None:
     """Find out, before the work is done, whether its result can be shown; give the reason if not."""
     if importlib.util.find_spec("rich") is None:
         return "prints its tables with rich, which is not installed: pip install 'fastfake[demo]'"
+    if arguments.html is not None and importlib.util.find_spec("plotly") is None:
+        return "--html draws its charts with plotly, which is not installed: pip install 'fastfake[html]'"
+    if arguments.snapshot is not None and arguments.device != "cuda":
+        return f"--snapshot is of CUDA's allocator; on --device {arguments.device} there is none"
     for path in (arguments.json, arguments.html, arguments.snapshot):
         if path not in (None, "-") and not Path(path).parent.is_dir():
             return f"{path}: cannot be written: no such folder"
@@ -281,7 +285,9 @@ def _write_output(arguments: argparse.Namespace, found: Estimate) -> None:
     from rich.console import Console
 
     from fastfake.memory.errors import MemoryCommandError
+    from fastfake.memory.page import PageError
     from fastfake.memory.report import as_json, print_estimate
+    from fastfake.memory.snapshot import write_snapshot
 
     if arguments.json == "-":
         print(json.dumps(as_json(found), indent=2))
@@ -291,15 +297,29 @@ def _write_output(arguments: argparse.Namespace, found: Estimate) -> None:
         if arguments.json not in (None, "-"):
             Path(arguments.json).write_text(json.dumps(as_json(found), indent=2) + "\n", encoding="utf-8")
         if arguments.html is not None:
-            from fastfake.memory.page import write_page
-
-            write_page(found.timeline, arguments.html, title=found.title, device=found.verdict.device)
+            _write_page(arguments.html, found)
         if arguments.snapshot is not None:
-            from fastfake.memory.snapshot import write_snapshot
-
-            write_snapshot(found.timeline, arguments.snapshot)
+            write_snapshot(found.timeline, arguments.snapshot, found.verdict.device)
+    except (PageError, ValueError) as error:
+        raise MemoryCommandError(str(error)) from error
     except OSError as error:
         raise MemoryCommandError(f"{error.filename}: cannot be written: {error.strerror}") from error
+
+
+def _write_page(path: Path, found: Estimate) -> None:
+    from fastfake.memory.page import write_page
+    from fastfake.memory.report import facts
+
+    verdict = found.verdict
+    write_page(
+        found.timeline,
+        path,
+        title=found.title,
+        device=verdict.device,
+        facts=facts(found),
+        fits=verdict.fits,
+        capacity=verdict.memory,
+    )
 
 
 @contextlib.contextmanager

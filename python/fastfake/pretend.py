@@ -261,6 +261,8 @@ class _Claim:
             "set_per_process_memory_fraction": _do_nothing,
         }
         yield torch.cuda, cuda | random | memory
+        # FSDP2 and DeviceMesh ask it where no mesh is named.
+        yield torch._C, {"_get_accelerator": lambda check=None: torch.device("cuda")}
         yield cuda_random, random
         yield torch.cuda.memory, memory
         yield torch.cuda.streams, {"Stream": Stream, "Event": Event}

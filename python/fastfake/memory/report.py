@@ -17,7 +17,7 @@ from .estimate import Estimate, Verdict
 from .fit import MOST_SAMPLES
 from .timeline import Allocation, Usage
 
-__all__ = ["as_json", "print_estimate", "readable"]
+__all__ = ["as_json", "facts", "print_estimate", "readable"]
 
 _DEPTH = 4
 _SHOWN = 10
@@ -66,6 +66,23 @@ def verdict_line(estimate: Estimate) -> str:
     if largest >= MOST_SAMPLES:
         return f"{line}, as does any batch up to {MOST_SAMPLES}."
     return f"{line}. The largest batch that does is {largest}."
+
+
+def facts(estimate: Estimate) -> list[tuple[str, str]]:
+    """Put the numbers that belong to the whole in words.
+
+    Args:
+        estimate: What was found out.
+
+    Returns:
+        Their names and values.
+    """
+    found = [("reserved", readable(estimate.verdict.reserved))]
+    if estimate.largest_batch is not None:
+        found.append(("largest batch that fits", str(estimate.largest_batch)))
+    if estimate.counts is not None:
+        found.append(("step", f"{_count(estimate.counts.flops)}FLOP"))
+    return found
 
 
 def readable(size: int) -> str:

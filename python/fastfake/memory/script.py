@@ -39,7 +39,8 @@ def estimate_script(arguments: argparse.Namespace) -> Estimate | int:
         MemoryCommandError: the program allocated nothing, or there is no such rank.
         BaseException: whatever the program raised.
     """
-    command: list[str] = arguments.module or arguments.script
+    # The program may change its arguments, and has the path of a module among them.
+    command = list(arguments.module or arguments.script)
     ranks = arguments.ranks or 1
     if not 0 <= arguments.rank < ranks:
         raise MemoryCommandError(f"--rank {arguments.rank}: there are ranks 0 to {ranks - 1}; --ranks says how many")

@@ -45,6 +45,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "patch_size": 16,
         **{name: size for name, size in SIZES.items() if name != "vocab_size"},
     },
+    "headless": LLAMA | {"architectures": ["LlamaModel"]},
     "nameless": {name: value for name, value in LLAMA.items() if name != "architectures"},
 }
 
@@ -120,8 +121,9 @@ def test_models_of_each_kind_are_trained_with_the_state_that_adamw_keeps(cli: Cl
 
 
 @pytest.mark.usefixtures("without_search")
-def test_a_config_without_architectures_is_taken_for_what_transformers_has_for_it(cli: Cli) -> None:
-    assert "LlamaForCausalLM" in cli.figures("--config", cli.config("nameless"), "--sequence", "8")["title"]
+@pytest.mark.parametrize("name", ["nameless", "headless"])
+def test_a_config_that_names_no_head_is_taken_for_what_transformers_has_for_it(cli: Cli, name: str) -> None:
+    assert "LlamaForCausalLM" in cli.figures("--config", cli.config(name), "--sequence", "8")["title"]
 
 
 @pytest.mark.usefixtures("without_search")
@@ -354,7 +356,8 @@ def test_functions_that_give_something_else_are_one_line(cli: Cli, functions: st
         ("llama", {}, ["--tensor-parallel", "3"], "--tensor-parallel 3: does not divide the 64 channels of "),
         ("bert", {}, ["--tensor-parallel", "2"], "BertForMaskedLM has no plan for it"),
         ("vit", {}, ["--sequence", "8"], "--sequence does not fit: vit reads images"),
-        ("llama", {"model_type": "wav2vec2"}, [], "cannot tell how a wav2vec2 is trained"),
+        ("nameless", {"model_type": "wav2vec2"}, [], "cannot tell how wav2vec2 is trained"),
+        ("bert", {"architectures": ["BertForQuestionAnswering"]}, [], "cannot tell how BertForQuestionAnswering is"),
         ("llama", {"model_type": "unheard_of"}, [], "knows no model_type 'unheard_of'"),
     ],
 )
@@ -376,6 +379,11 @@ def test_an_interrupt_is_code_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_native_code_one_line_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fastfake, "_C")
     assert "fastfake has no native code for the torch that is installed" in cli.error("json:f")
+
+
+def test_errors_of_meta_kernels_are_not_logged(cli: Cli, functions: str, caplog: pytest.LogCaptureFixture) -> None:
+    cli.error(f"{functions}:failing")
+    assert caplog.records == []
 
 
 def test_nothing_is_left_behind_after_an_error(cli: Cli, functions: str) -> None:

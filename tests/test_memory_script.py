@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fastfake.__main__ import main
+
 TRAINING = """
 import sys
 import torch
@@ -35,8 +37,9 @@ for epoch in range(1000):
 """
 
 
-def execute(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (folder / "train.py").write_text(source)
+def execute(folder: Path, source: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if source is not None:
+        (folder / "train.py").write_text(source)
     return subprocess.run(
         [sys.executable, "-m", "fastfake", "memory", "run", *arguments],
         cwd=folder,
@@ -101,10 +104,13 @@ def test_a_script_for_many_ranks_is_any_one_of_them(tmp_path: Path) -> None:
     [
         ("print('nothing')\n", 2, "fastfake memory: train.py allocated nothing"),
         ("import sys; sys.exit(3)\n", 3, ""),
+        (None, 2, "can't open file"),
         ("import torch; torch.ones(2).reshape(3)\n", 1, "RuntimeError: "),
     ],
 )
-def test_ends_without_a_report_have_the_codes_of_python(tmp_path: Path, source: str, code: int, part: str) -> None:
+def test_ends_without_a_report_have_the_codes_of_python(
+    tmp_path: Path, source: str | None, code: int, part: str
+) -> None:
     done = execute(tmp_path, source, "train.py")
     assert done.returncode == code
     assert part in done.stderr
@@ -124,13 +130,16 @@ def test_a_module_that_ends_early_is_told_as_it_is(tmp_path: Path) -> None:
     ("arguments", "line"),
     [
         ([], "name a script, or a module with -m"),
-        (["absent.py"], "can't open file"),
         (["--rank", "1", "train.py"], "fastfake memory: --rank 1: there are ranks 0 to 0; --ranks says how many"),
         (["--steps", "none", "train.py"], "has to be a positive integer, not 'none'"),
+        (["--batch", "2", "train.py"], "unrecognized arguments: --batch"),
     ],
 )
-def test_wrong_arguments_are_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
-    done = execute(tmp_path, "", *arguments)
-    assert done.returncode == 2
-    assert line in done.stderr.splitlines()[-1]
-    assert done.stdout == ""
+def test_wrong_arguments_are_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: object = main(["memory", "run", *arguments])
+    except SystemExit as end:
+        code = end.code
+    output = capsys.readouterr()
+    assert (code, output.out) == (2, "")
+    assert line in output.err.splitlines()[-1]

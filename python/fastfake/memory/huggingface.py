@@ -146,8 +146,8 @@ def _program(name: str, config: Any, sequence: int | None) -> HuggingFaceProgram
     task = _task(config)
     if task is None:
         raise MemoryCommandError(
-            f"{name}: cannot tell how a {config.model_type} is trained: it is none of a causal or masked language "
-            "model, sequence-to-sequence model, and image classifier"
+            f"{name}: cannot tell how {', '.join(config.architectures or ()) or config.model_type} is trained: it is "
+            "none of a causal or masked language model, a text-to-text model and an image classifier"
         )
     if task is Task.IMAGE_CLASSIFICATION:
         # Without it, models look at the labels' values to find out, which fake tensors do not have.
@@ -163,10 +163,14 @@ def _program(name: str, config: Any, sequence: int | None) -> HuggingFaceProgram
 
 
 def _task(config: Any) -> Task | None:
-    for architecture in getattr(config, "architectures", None) or ():
+    architectures = getattr(config, "architectures", None) or ()
+    for architecture in architectures:
         for ending, task in _TASKS.items():
             if architecture.endswith(ending) and type(config) in task.auto_class._model_mapping:
                 return task
+    # A model without a head says nothing; another head is one that there is no task for.
+    if any(not architecture.endswith("Model") for architecture in architectures):
+        return None
     return next((task for task in _PREFERENCE if type(config) in task.auto_class._model_mapping), None)
 
 

@@ -243,7 +243,8 @@ def test_fsdp_shards_parameters_and_says_what_it_sends(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("without_search")
 def test_tensor_parallelism_splits_layers_and_says_what_it_sends(cli: Cli) -> None:
-    whole, split = cli.of_llama(), cli.of_llama("--tensor-parallel", "2")
+    # Torch does not take DTensors and others for one fused step.
+    whole, split = cli.of_llama(), cli.of_llama("--tensor-parallel", "2", "--optimizer", "adamw:fused")
     assert split["flops"]["step"] == pytest.approx(whole["flops"]["step"] / 2, rel=0.02)
     assert split["peak"]["by_category"]["parameter"] < whole["peak"]["by_category"]["parameter"]
     reductions = [row for row in split["collectives"] if row["operator"] == "_c10d_functional::all_reduce"]
@@ -260,9 +261,13 @@ def test_both_kinds_of_parallelism_go_together(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("without_search")
 def test_an_embedding_that_shares_its_weight_still_does_under_tensor_parallelism(cli: Cli) -> None:
-    path = cli.config("llama", tie_word_embeddings=True)
-    found = cli.figures("--config", path, "--sequence", "8", "--tensor-parallel", "2", "--dtype", "float32")
-    assert found["peak"]["by_category"]["parameter"] <= 4 * parameters_of("llama") - 4 * 512 * 64 - 512 * 64 * 2 + 51200
+    sizes = []
+    for is_tied in (False, True):
+        path = cli.config("llama", tie_word_embeddings=is_tied)
+        found = cli.figures("--config", path, "--sequence", "8", "--tensor-parallel", "2", "--dtype", "float32")
+        sizes.append(found["peak"]["by_category"]["parameter"])
+    # The embedding was whole, and is now the half that the head has.
+    assert sizes[0] - sizes[1] == 512 * 64 * 4
 
 
 # What is told

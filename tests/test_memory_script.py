@@ -79,7 +79,7 @@ from torch.distributed.fsdp import fully_shard
 rank = int(os.environ["LOCAL_RANK"])
 torch.cuda.set_device(rank)
 dist.init_process_group("nccl")
-assert dist.get_rank() == 13 and dist.get_world_size() == 16
+assert dist.get_rank() == int(os.environ["RANK"]) == 13 and dist.get_world_size() == 16
 model = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(4))).cuda()
 for layer in model:
     fully_shard(layer)

@@ -12,9 +12,11 @@ import pytest
 import torch
 from allocator.random_traces import SETTINGS, draw_memory, draw_operations, model
 from allocator.real_allocator import ROOM, RealAllocator, Trace
+from allocator.replay_snapshot import compare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastfake import FakeTensorMode
 from fastfake.memory import (
     CONTEXT_BYTES,
     Allocation,
@@ -25,7 +27,9 @@ from fastfake.memory import (
     Phase,
     Timeline,
     simulate,
+    track,
 )
+from fastfake.memory.snapshot import make_snapshot
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -342,6 +346,11 @@ def test_a_device_runs_out_by_what_the_context_leaves() -> None:
     assert allocator.malloc(10 * MIB)
 
 
+def test_a_device_has_to_have_what_its_context_takes() -> None:
+    with pytest.raises(ValueError, match=r"^a device of 1.00 MiB has less than the 512.00 MiB of its context$"):
+        CachingAllocator(memory=MIB)
+
+
 def test_what_is_cached_is_given_back_before_a_device_runs_out() -> None:
     allocator = CachingAllocator(memory=100 * MIB, context=0)
     allocator.free(allocator.malloc(60 * MIB))
@@ -502,7 +511,7 @@ def test_settings_that_are_not_possible_are_one_clear_line(text: str, message: s
     assert str(caught.value) == message
 
 
-def test_there_is_no_model_of_the_other_backend() -> None:
+def test_there_is_no_networkof_the_other_backend() -> None:
     with pytest.raises(NotImplementedError, match="no model of the cudaMallocAsync backend"):
         CachingAllocator("backend:cudaMallocAsync")
 
@@ -525,13 +534,13 @@ def test_the_environment_says_how_the_allocator_is_set(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("recorded", json.loads((ROOM / "traces.json").read_text()), ids=SETTINGS)
-def test_the_model_does_what_torchs_own_allocator_was_seen_to_do(recorded: dict) -> None:
+def test_the_networkdoes_what_torchs_own_allocator_was_seen_to_do(recorded: dict) -> None:
     found = model(recorded["operations"], recorded["settings"], recorded["memory"], recorded["available"])
     assert found == Trace(recorded["steps"], recorded["segments"])
 
 
 @pytest.mark.exhaustive
-def test_the_model_does_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -> None:
+def test_the_networkdoes_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -> None:
     real = RealAllocator(pathlib.Path(torch.__file__).parents[1], tmp_path)
     if real.why_not:
         pytest.skip(real.why_not)
@@ -543,6 +552,54 @@ def test_the_model_does_what_torchs_own_allocator_does(tmp_path: pathlib.Path) -
             operations = draw_operations(draw, draw.choice([20, 200, 600]), memory * 3 // 4)
             expected = real.replay(operations, text, memory, available)
             assert model(operations, text, memory, available) == expected
+
+
+@pytest.mark.exhaustive
+def test_training_steps_take_what_they_take_with_torchs_own_allocator(tmp_path: pathlib.Path) -> None:
+    real = RealAllocator(pathlib.Path(torch.__file__).parents[1], tmp_path)
+    if real.why_not:
+        pytest.skip(real.why_not)
+    real.build()
+    with FakeTensorMode() as mode, track(mode=mode) as tracker:
+        network = torch.nn.Transformer(512, 8, 3, 3, batch_first=True, device="cuda")
+        optimizer = torch.optim.AdamW(network.parameters())
+        for length in (100, 160, 130):
+            source, target = (torch.randn(8, length + more, 512, device="cuda") for more in (0, 13))
+            network(source, target).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    operations = [
+        ("malloc", allocation.number, allocation.size) if is_birth else ("free", allocation.number, 0)
+        for _, is_birth, allocation in tracker.timeline.events("cuda:0")
+        if allocation.size
+    ]
+    assert len(operations) > 3000
+    needed = simulate(tracker.timeline, settings="").peak_allocated
+    for text in SETTINGS:
+        for memory in (2 * needed, needed + 20 * MIB, needed * 9 // 10):
+            assert model(operations, text, memory, memory) == real.replay(operations, text, memory, memory)
+
+
+def test_the_networkcan_be_held_against_a_snapshot() -> None:
+    draw = random.Random(2)
+    lives: list[tuple[int, int, int | None]] = []
+    for moment in range(0, 400, 2):
+        lives.append((draw.choice([700, 90_000, 3 * MIB, 18 * MIB, 19 * MIB + 300_000]), moment, None))
+        place = draw.randrange(len(lives))
+        if lives[place][2] is None:
+            lives[place] = (*lives[place][:2], moment + 1)
+    found = make_snapshot(timeline_of(*lives))
+    # As if recording had begun late, so that there was something already.
+    del found["device_traces"][0][:150]
+    compared = compare(found)
+    assert compared.at_the_same_address == compared.requests > 100
+    assert compared.reserved[0] == compared.reserved[1]
+    assert compared.ends_the_same
+
+    found["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"] = "roundup_power2_divisions:4"
+    otherwise = compare(found)
+    assert otherwise.at_the_same_address < otherwise.requests
+    assert not otherwise.ends_the_same
 
 
 # What always holds
@@ -627,8 +684,8 @@ def test_segments_are_tiled_by_blocks_and_sums_agree(program: list[int], text: s
 
 
 @settings(max_examples=30, deadline=None)
-@given(PROGRAMS, st.sampled_from(["", "expandable_segments:True"]))
-def test_what_fits_on_a_device_does_the_same_on_a_larger_one(program: list[int], text: str) -> None:
+@given(PROGRAMS, st.sampled_from(["", "max_split_size_mb:20", "roundup_power2_divisions:4"]))
+def test_a_device_with_as_much_as_is_reserved_is_as_good_as_any(program: list[int], text: str) -> None:
     unlimited = CachingAllocator(text)
     run(program, unlimited, lambda _: None)
     enough = CachingAllocator(text, unlimited.peak_reserved + 7, context=7)

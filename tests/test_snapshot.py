@@ -165,6 +165,8 @@ def test_frames_say_what_memory_is_for(path: pathlib.Path) -> None:
     ]
     assert [frame["filename"] for frame in events[30 * MIB]] == ["module", "phase", "category"]
     assert [frame["filename"] for frame in events[700]] == ["operator", "/home/me/train.py", "phase", "category"]
+    # A segment is there for the request that it was made for.
+    assert found["device_traces"][0][0]["frames"] == events[30 * MIB]
     first, *_ = found["segments"]
     assert first["blocks"][0]["frames"] == events[30 * MIB]
 
@@ -257,7 +259,7 @@ def test_torchs_tool_compares_snapshots(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("plot", [_memory_viz.trace_plot, _memory_viz.segment_plot])
 def test_torchs_tool_makes_pages(path: pathlib.Path, plot: Callable[[dict[str, Any]], str]) -> None:
     (files,) = re.findall(r"const local_files = (.*)", plot(read(path)))
-    assert pickle.loads(base64.b64decode(json.loads(files)[0]["base64"])) == read(path)
+    assert pickle.loads(base64.b64decode(json.loads(files)[0]["base64"])) == make_snapshot(PROGRAM)
 
 
 @pytest.mark.exhaustive

@@ -63,13 +63,13 @@ class OutOfMemory(RuntimeError):
         self.moment: int | None = None
         self.allocation: Allocation | None = None
         super().__init__(
-            f"no {_in_gib(segment_size)} for a segment: {_in_gib(free)} of {_in_gib(memory)} are free"
-            + ("" if allowed is None else f", of which {_in_gib(allowed)} may be reserved")
-            + f"; {_in_gib(allocated)} are allocated, {_in_gib(reserved - allocated)} reserved beyond that"
+            f"no {_in_units(segment_size)} for a segment: {_in_units(free)} of {_in_units(memory)} are free"
+            + ("" if allowed is None else f", of which {_in_units(allowed)} may be reserved")
+            + f"; {_in_units(allocated)} are allocated, {_in_units(reserved - allocated)} reserved beyond that"
         )
 
 
-def _in_gib(size: int) -> str:
+def _in_units(size: int) -> str:
     return f"{size / MIB:.2f} MiB" if size < 1024 * MIB else f"{size / 1024 / MIB:.2f} GiB"
 
 
@@ -165,7 +165,7 @@ class _Block:
         return self.previous is not None or self.next is not None
 
     def put_between(self, previous: _Block | None, following: _Block | None) -> None:
-        """Make it the neighbour of two blocks that are each other's."""
+        """Make it the neighbor of two blocks that are each other's."""
         self.previous, self.next = previous, following
         if previous is not None:
             previous.next = self
@@ -242,8 +242,13 @@ class CachingAllocator:
             memory: Bytes of the device, or None for a device that never runs out.
             context: Bytes of them that tensors cannot have.
             trace: Called for all that happens, with torch's name of the event (such as ``alloc``, ``free_completed`` or
-                ``segment_map``), the address, the bytes and what owns them.
+                ``segment_map``), the address, the bytes and the owner of the request.
+
+        Raises:
+            ValueError: If settings are not possible, or the device has less than the context takes.
         """
+        if memory is not None and memory < context:
+            raise ValueError(f"a device of {_in_units(memory)} has less than the {_in_units(context)} of its context")
         if settings is None:
             settings = AllocatorSettings.from_environment()
         self.settings = AllocatorSettings.parse(settings) if isinstance(settings, str) else settings
@@ -397,13 +402,13 @@ class CachingAllocator:
         """Make a segment, or more of an expandable one, giving back what is cached if it does not fit otherwise."""
         if self._collects:
             self._collect_garbage()
-        block = self._reserve(pool, size, requested)
+        block = self._reserve(pool, size, requested, owner)
         if block is None and self._release_oversize(pool, size):
-            block = self._reserve(pool, size, requested)
+            block = self._reserve(pool, size, requested, owner)
         if block is None:
             self.empty_cache()
             self.retries += 1
-            block = self._reserve(pool, size, requested)
+            block = self._reserve(pool, size, requested, owner)
         if block is None:
             error = self._out_of_memory(size, requested)
             if self._trace:
@@ -411,7 +416,7 @@ class CachingAllocator:
             raise error
         return block
 
-    def _reserve(self, pool: _Pool, size: int, requested: int) -> _Block | None:
+    def _reserve(self, pool: _Pool, size: int, requested: int, owner: object) -> _Block | None:
         segment_size = self.settings.segment_size(size)
         if self._allowed is not None and self.reserved + segment_size > self._allowed:
             return None
@@ -419,14 +424,14 @@ class CachingAllocator:
         if limit is not None and self.reserved + segment_size > limit:
             raise self._out_of_memory(size, requested)
         if self.settings.expandable_segments:
-            return self._expand(pool, size)
+            return self._expand(pool, size, owner)
         if not self._take(segment_size):
             return None
         block = _Block(self._next_address, segment_size, pool, None)
         self._next_address += -(-segment_size // SMALL_SEGMENT) * SMALL_SEGMENT
         self._segments += 1
         if self._trace:
-            self._trace("segment_alloc", block.address, segment_size, None)
+            self._trace("segment_alloc", block.address, segment_size, owner)
         return block
 
     def _take(self, size: int) -> bool:
@@ -449,20 +454,20 @@ class CachingAllocator:
             self._allowed,
         )
 
-    def _expand(self, pool: _Pool, size: int) -> _Block | None:
+    def _expand(self, pool: _Pool, size: int, owner: object) -> _Block | None:
         """Map memory at the lowest addresses of an expandable segment at which a block fits."""
         block = self._find_addresses(pool, size)
         if not block.is_split and block.size < size:
             # More than a new segment has addresses for, and so more than the device has.
             self._drop(block)
             return None
-        if not block.mapped and not self._map(block, min(block.size, size)):
+        if not block.mapped and not self._map(block, min(block.size, size), owner):
             return None
         while block.size < size:
             following = block.next
             assert following is not None
             # It takes in the block before it.
-            if not self._map(following, min(size - block.size, following.size)):
+            if not self._map(following, min(size - block.size, following.size), owner):
                 return None
             block = following
         pool.remove(block)
@@ -491,7 +496,7 @@ class CachingAllocator:
         pool.add(block)
         return block
 
-    def _map(self, block: _Block, size: int) -> bool:
+    def _map(self, block: _Block, size: int, owner: object) -> bool:
         """Map whole granules at the begin of a block without memory. What is left of it becomes a block of its own."""
         assert block.range is not None
         length = -(-size // block.range.granule) * block.range.granule
@@ -510,21 +515,21 @@ class CachingAllocator:
         self._merge(block, block.next)
         pool.add(block)
         if self._trace:
-            self._trace("segment_map", address, length, None)
+            self._trace("segment_map", address, length, owner)
         return True
 
-    def _merge(self, block: _Block, neighbour: _Block | None) -> int:
-        """Have a block that is in no pool take a free neighbour in. Returns the neighbour's bytes."""
-        if neighbour is None or neighbour.allocated or neighbour.mapped != block.mapped:
+    def _merge(self, block: _Block, neighbor: _Block | None) -> int:
+        """Have a block that is in no pool take a free neighbor in. Returns the neighbor's bytes."""
+        if neighbor is None or neighbor.allocated or neighbor.mapped != block.mapped:
             return 0
-        block.pool.remove(neighbour)
-        if neighbour is block.previous:
-            block.address = neighbour.address
-            block.put_between(neighbour.previous, block.next)
+        block.pool.remove(neighbor)
+        if neighbor is block.previous:
+            block.address = neighbor.address
+            block.put_between(neighbor.previous, block.next)
         else:
-            block.put_between(block.previous, neighbour.next)
-        block.size += neighbour.size
-        return neighbour.size
+            block.put_between(block.previous, neighbor.next)
+        block.size += neighbor.size
+        return neighbor.size
 
     def _collect_garbage(self) -> None:
         """Give back the large segments that have been free for longer than the average one."""
@@ -675,7 +680,8 @@ def simulate(
         context: Bytes of them that tensors cannot have.
 
     Raises:
-        ValueError: If settings are not possible, the device is not a CUDA one, or none is named and there is none.
+        ValueError: If settings are not possible, the device is not a CUDA one, none is named and there is none, or it
+            has less than the context takes.
     """
     device = cuda_device(timeline, device)
     allocator = CachingAllocator(settings, memory, context)

@@ -98,6 +98,13 @@ def test_everything_is_as_before_afterwards_and_after_an_error() -> None:
         torch.cuda.current_device()
 
 
+def test_what_picks_a_device_for_process_groups_finds_the_claimed_ones() -> None:
+    before = torch._C._get_accelerator()
+    with pretend():
+        assert torch._C._get_accelerator() == torch.device("cuda")
+    assert torch._C._get_accelerator() == before
+
+
 def test_a_second_claim_is_refused_and_the_first_one_stays() -> None:
     with pretend(count=2):
         with pytest.raises(RuntimeError, match="pretended devices already"), pretend(count=3):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from fastfake import __version__, run
+from fastfake import memory_command as memory
 from fastfake.demo import command as demo
 
 
@@ -14,8 +16,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``python -m fastfake``; each subcommand's arguments name the function that runs it."""
     parser = argparse.ArgumentParser(prog="python -m fastfake", description="Fake tensors for torch, natively.")
     parser.add_argument("--version", action="version", version=f"fastfake {__version__}")
-    subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
+    subcommands: argparse._SubParsersAction[Any] = parser.add_subparsers(
+        title="subcommands", metavar="COMMAND", parser_class=memory.ParserWithRun
+    )
     demo.add_parser(subcommands)
+    memory.add_parser(subcommands)
     run.add_parser(subcommands)
     return parser
 

@@ -90,7 +90,7 @@ def pretend(
         raise ValueError(f"torch can count 1 to 127 devices, not {count}")
     major, minor = capability
     properties = DeviceProperties(
-        name, major, minor, _bytes(memory), _MULTIPROCESSORS.get((major, minor), _MULTIPROCESSORS[8, 0])
+        name, major, minor, parse_memory(memory), _MULTIPROCESSORS.get((major, minor), _MULTIPROCESSORS[8, 0])
     )
     if torch.cuda.is_available() and not _C.pretends_cuda():
         yield
@@ -113,7 +113,15 @@ def pretend(
         yield
 
 
-def _bytes(memory: int | str) -> int:
+def parse_memory(memory: int | str) -> int:
+    """Give an amount of memory in bytes.
+
+    Args:
+        memory: bytes, or a text such as ``80GB``; a GB is 1024**3 bytes.
+
+    Raises:
+        ValueError: the text is no amount.
+    """
     if isinstance(memory, int):
         return memory
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", memory, re.IGNORECASE)
@@ -254,6 +262,8 @@ class _Claim:
             "set_per_process_memory_fraction": _do_nothing,
         }
         yield torch.cuda, cuda | random | memory
+        # FSDP2 and DeviceMesh ask it where no mesh is named.
+        yield torch._C, {"_get_accelerator": lambda check=None: torch.device("cuda")}
         yield cuda_random, random
         yield torch.cuda.memory, memory
         yield torch.cuda.streams, {"Stream": Stream, "Event": Event}

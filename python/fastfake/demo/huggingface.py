@@ -120,6 +120,26 @@ def load_workload(path: Path, *, layers: int | None, batch: int, sequence: int |
     Raises:
         DemoError: transformers is missing, or the config is broken, unknown or unusable.
     """
+    config = load_config(path)
+    _set_layers(path, config, layers)
+
+    workload = HuggingFaceWorkload(config, batch, _sequence_length(path, config, sequence))
+    _check_model(path, workload)
+    return workload
+
+
+def load_config(path: Path) -> Any:
+    """Read a ``config.json``.
+
+    Args:
+        path: The config file.
+
+    Returns:
+        The ``PretrainedConfig``, with a dtype and without a cache of keys and values.
+
+    Raises:
+        DemoError: transformers is missing, or the config is broken, unknown or unusable.
+    """
     settings = _read_settings(path)
     # The environment reaches the processes that measure memory as well. Without a network transformers has nothing
     # to look for there, and its remarks on the config would stand between the demo's lines.
@@ -138,14 +158,10 @@ def load_workload(path: Path, *, layers: int | None, batch: int, sequence: int |
     except Exception as error:
         raise DemoError(f"{path}: not a usable {model_type} config: {one_line(error)}") from error
     _check_settings(path, config)
-    _set_layers(path, config, layers)
     config.use_cache = False
     # Without a dtype in the config the model takes torch's default, and so must its inputs.
     config.dtype = getattr(config, "dtype", None) or torch.get_default_dtype()
-
-    workload = HuggingFaceWorkload(config, batch, _sequence_length(path, config, sequence))
-    _check_model(path, workload)
-    return workload
+    return config
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -6,7 +6,14 @@ import zipfile
 from pathlib import Path
 
 MAX_BYTES = 3_000_000
-REQUIRED = {"fastfake/__init__.py", "fastfake/_C.pyi", "fastfake/py.typed"}
+REQUIRED = {
+    "fastfake/__init__.py",
+    "fastfake/_C.pyi",
+    "fastfake/memory/page.css",
+    "fastfake/memory/page.html",
+    "fastfake/memory/page.js",
+    "fastfake/py.typed",
+}
 
 
 def problems(wheel: Path) -> list[str]:

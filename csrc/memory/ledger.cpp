@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/node.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -35,22 +36,17 @@ void Ledger::start(PyObject* mode, PyObject* name_module, PyObject* root_called,
   mode_ = mode == Py_None ? PyRef() : PyRef::borrow(mode);
   modules_.start(name_module, root_called);
   lines_.start(std::move(skipped));
+  watched_.clear();
   depth_at_backward_ = 0;
   creates_graph_ = in_optimizer_ = false;
   steps_ = storages_ = 0;
   last_phase_ = Phase::Forward;
-  {
-    const std::lock_guard lock(mutex_);
-    events_.clear();
-  }
+  forget_events();
   session_ = ++sessions_;
 }
 
 void Ledger::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    session_ = 0;
-  }
+  session_ = 0;
   modules_.stop();
   lines_.stop();
   const auto mode = std::exchange(mode_, PyRef());
@@ -87,9 +83,15 @@ Origin Ledger::origin(uint32_t op) {
   return origin;
 }
 
-void Ledger::add(const Event& event) {
-  const std::lock_guard lock(mutex_);
+void Ledger::add(Event event) {
+  event.moment = moments_.fetch_add(1, std::memory_order_relaxed);
   events_.push_back(event);
+}
+
+void Ledger::forget_events() {
+  events_.clear();
+  for (auto* tag = dead_.exchange(nullptr); tag != nullptr;) delete std::exchange(tag, tag->died_before);
+  moments_ = 0;
 }
 
 void Ledger::note(c10::StorageImpl& storage, c10::Device device, uint32_t op) {
@@ -141,18 +143,25 @@ void Ledger::note_size(c10::StorageImpl& storage) {
   if (tag != nullptr && tag->session == session_) note(storage, tag->device, /*op=*/0);
 }
 
-void Ledger::note_death(uint64_t session, uint32_t storage) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (session != session_) return;
-  events_.push_back({.kind = EventKind::Death, .storage = storage});
+void Ledger::note_death(TrackedStorage* tag) noexcept {
+  if (tag->session != session_) {
+    delete tag;
+    return;
+  }
+  tag->died = moments_.fetch_add(1, std::memory_order_relaxed);
+  tag->died_before = dead_.load(std::memory_order_relaxed);
+  while (!dead_.compare_exchange_weak(tag->died_before, tag, std::memory_order_release)) {
+  }
 }
 
 PyRef Ledger::events() const {
-  std::vector<Event> events;
-  {
-    const std::lock_guard lock(mutex_);
-    events = events_;
+  auto events = events_;
+  for (const auto* tag = dead_.load(std::memory_order_acquire); tag != nullptr; tag = tag->died_before) {
+    // One that died while the tracker changed may be the last one's.
+    if (tag->session == sessions_)
+      events.push_back({.moment = tag->died, .kind = EventKind::Death, .storage = tag->number});
   }
+  std::ranges::sort(events, {}, &Event::moment);
   py::list list;
   py::dict operators;
   for (const auto& event : events) {

@@ -12,15 +12,17 @@
 
 #include <c10/core/Device.h>
 #include <c10/core/StorageImpl.h>
+#include <c10/util/flat_hash_map.h>
 #include <torch/csrc/python_headers.h>
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <vector>
 
 namespace fastfake {
+
+struct TrackedStorage;
 
 // What the program is doing. Python's `Phase` has them in this order.
 enum class Phase : uint8_t { Forward, Backward, Recomputation, Optimizer };
@@ -44,6 +46,7 @@ struct Origin {
 };
 
 struct Event {
+  uint64_t moment = 0;
   EventKind kind = EventKind::Birth;
   uint8_t detail = 0;
   c10::Device device = c10::kCPU;
@@ -72,8 +75,21 @@ class Ledger {
   void note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role);
   // A change of the size of a storage that is known, by another way than an operator.
   void note_size(c10::StorageImpl& storage);
-  // Called when nobody has a storage any more. Needs no GIL.
-  void note_death(uint64_t session, uint32_t storage) noexcept;
+  // Called when nobody has the storage of `tag` any more, which the ledger owns from then on. Needs no GIL,
+  // and takes no lock, which a fork could leave held in the child for ever.
+  void note_death(TrackedStorage* tag) noexcept;
+
+  // From now on an argument of the operator with these facts, by its index, has a role.
+  void watch_argument(uint32_t op, size_t index, uint8_t role) { watched_[op] = {index, role}; }
+  struct WatchedArgument {
+    size_t index;
+    uint8_t role;
+  };
+  // Null for most operators.
+  const WatchedArgument* watched_argument(uint32_t op) const {
+    const auto found = watched_.find(op);
+    return found == watched_.end() ? nullptr : &found->second;
+  }
 
   void enter_optimizer() { in_optimizer_ = true; }
   void leave_optimizer();
@@ -102,21 +118,24 @@ class Ledger {
   Phase phase() const;
   uint32_t module() const;
   Origin origin(uint32_t op);
-  void add(const Event& event);
+  void add(Event event);
+  void forget_events();
 
   std::atomic<uint64_t> session_ = 0;
   uint64_t sessions_ = 0;
   PyRef mode_;
   ModuleCalls modules_;
   PythonLines lines_;
+  ska::flat_hash_map<uint32_t, WatchedArgument> watched_;
   size_t depth_at_backward_ = 0;  // of calls of modules
   bool creates_graph_ = false;
   bool in_optimizer_ = false;
   uint32_t steps_ = 0;
   Phase last_phase_ = Phase::Forward;
   uint32_t storages_ = 0;
-  mutable std::mutex mutex_;  // guards the events; no Python runs under it
-  std::vector<Event> events_;
+  std::atomic<uint64_t> moments_ = 0;
+  std::vector<Event> events_;                    // all but deaths
+  std::atomic<TrackedStorage*> dead_ = nullptr;  // the last one that died, which knows the one before
 };
 
 }  // namespace fastfake

@@ -56,13 +56,11 @@ void note_size(const py::handle& storage) {
 // A `with` block during which nothing counts on this thread.
 class Unnoticed {
  public:
-  void enter() { before_ = std::exchange(thread_state.inside_tracked_call, true); }
-  void leave() {
-    if (before_) thread_state.inside_tracked_call = *std::exchange(before_, std::nullopt);
-  }
+  void enter() { inside_.emplace(); }
+  void leave() { inside_.reset(); }
 
  private:
-  std::optional<bool> before_;
+  std::optional<InsideOfCall> inside_;
 };
 
 }  // namespace
@@ -88,6 +86,14 @@ void bind_memory(py::module_& module) {
              py::arg("unless_it_has_one") = false);
   module.def("memory_note_size", wrap_pybind_function(note_size), py::arg("storage"));
 
+  module.def("memory_watch_argument",
+             wrap_pybind_function([](const std::string& name, const std::string& overload, size_t index,
+                                     uint8_t role) {
+               const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+               const auto& facts = process().operators.facts(op);
+               process().ledger.watch_argument(static_cast<uint32_t>(facts.id), index, role);
+             }),
+             py::arg("name"), py::arg("overload"), py::arg("index"), py::arg("role"));
   module.def("memory_enter_module",
              wrap_pybind_function([](const py::handle& called, const py::handle& args) {
                if (process().ledger.is_on()) process().ledger.modules().enter(called.ptr(), args.ptr());

@@ -27,25 +27,23 @@ void for_each_storage(const c10::IValue& value, const Visit& visit) {
 }  // namespace
 
 TrackedCall::TrackedCall(const c10::OperatorHandle& op, const torch::jit::Stack& stack, ModeState* mode)
-    : facts_(process().operators.facts(op)),
-      active_(!thread_state.inside_tracked_call &&
-              process().ledger.follows(reinterpret_cast<PyObject*>(mode))),
-      gives_argument_back_(active_ && op.operator_name().name == "_c10d_functional::wait_tensor"),
-      below_(stack.size() - facts_.arguments) {
-  if (!active_) return;
-  thread_state.inside_tracked_call = true;
+    : facts_(process().operators.facts(op)), below_(stack.size() - facts_.arguments) {
+  if (thread_state.inside_tracked_call || !process().ledger.follows(reinterpret_cast<PyObject*>(mode)))
+    return;
+  active_.emplace();
+  gives_argument_back_ = op.operator_name().name == "_c10d_functional::wait_tensor";
+  const auto* watched = process().ledger.watched_argument(static_cast<uint32_t>(facts_.id));
   const auto arguments = torch::jit::last(stack, facts_.arguments);
   for (size_t index = 0; index < arguments.size(); ++index) {
     const bool is_written = index < 64 && ((facts_.written_arguments >> index) & 1) != 0;
     for_each_storage(arguments[index], [&](const c10::Storage& storage, c10::Device device) {
-      process().ledger.note(*storage.unsafeGetStorageImpl(), device, /*op=*/0);
+      auto& impl = *storage.unsafeGetStorageImpl();
+      process().ledger.note(impl, device, /*op=*/0);
+      if (watched != nullptr && watched->index == index)
+        process().ledger.note_role(impl, device, watched->role);
       if (is_written || gives_argument_back_) written_.emplace_back(storage, device);
     });
   }
-}
-
-TrackedCall::~TrackedCall() {
-  if (active_) thread_state.inside_tracked_call = false;
 }
 
 void TrackedCall::finish(const torch::jit::Stack& stack) {
@@ -63,9 +61,5 @@ void TrackedCall::finish(const torch::jit::Stack& stack) {
     });
   }
 }
-
-OutsideOfCalls::OutsideOfCalls() : before_(std::exchange(thread_state.inside_tracked_call, false)) {}
-
-OutsideOfCalls::~OutsideOfCalls() { thread_state.inside_tracked_call = before_; }
 
 }  // namespace fastfake

@@ -11,9 +11,7 @@ namespace {
 
 void storage_died(void* context) {
   auto* tag = static_cast<TrackedStorage*>(context);
-  if (tag->owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  process().ledger.note_death(tag->session, tag->number);
-  delete tag;
+  if (tag->owners.fetch_sub(1, std::memory_order_acq_rel) == 1) process().ledger.note_death(tag);
 }
 
 }  // namespace

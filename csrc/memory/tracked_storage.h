@@ -17,6 +17,9 @@ struct TrackedStorage {
   int64_t bytes = 0;     // as last told
   uint8_t role = 0;      // as last told; 0 for none
   c10::Device device = c10::kCPU;
+  // Once it is dead: when that was, and what died before.
+  uint64_t died = 0;
+  TrackedStorage* died_before = nullptr;
 };
 
 // The tag of a storage, or null.

@@ -292,6 +292,9 @@ def memory_note_role(tensor: torch.Tensor, role: int, unless_it_has_one: bool = 
 def memory_note_size(storage: torch.UntypedStorage) -> None:
     """Note that a storage may have another size."""
 
+def memory_watch_argument(name: str, overload: str, index: int, role: int) -> None:
+    """Note from now on, until it ends, what an argument of an operator is for, by its index in the schema."""
+
 def memory_enter_module(module: object, args: tuple[object, ...]) -> None:
     """Note that a module is called: a forward pre-hook."""
 

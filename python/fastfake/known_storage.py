@@ -34,6 +34,9 @@ class KnownStorage:
 
     __slots__ = ("__weakref__", "_storages")
 
+    # The class keeps it: when the interpreter exits, the module's names may be gone before the last value is.
+    _forget = staticmethod(_C.forget_known_storage)
+
     def __init__(self) -> None:
         """Begin without a storage."""
         self._storages: list[int] = []
@@ -47,7 +50,7 @@ class KnownStorage:
     def forget(self) -> None:
         """Make the values of all fake tensors on the storage unknown, for good."""
         while self._storages:
-            _C.forget_known_storage(self._storages.pop())
+            self._forget(self._storages.pop())
 
     def __del__(self) -> None:
         """Let native code know that nothing is left to be written to."""

@@ -20,6 +20,8 @@ _PHASES = tuple(Phase)
 # kind, storage, bytes, detail, device, operator, module, line, phase, step
 _Event = tuple[int, int, int, int, torch.device, int, int, int, int, int]
 
+_RESIZED = "UntypedStorage.resize_"  # by no operator
+
 _ROUNDING = 512  # of the caching allocator of CUDA
 
 
@@ -80,7 +82,7 @@ def timeline_of(
             size=span.size,
             born=span.born,
             died=span.died,
-            operator=operators.get(operator, ""),
+            operator=operators.get(operator, _RESIZED if span.event[0] == _RESIZE else ""),
             module=modules[module],
             line=lines[line],
             phase=_PHASES[phase],

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .roles import note_role
+from .roles import note_role, note_role_of_argument
 from .timeline import Category
 
 __all__ = ["roles_under_fsdp"]
@@ -21,6 +21,8 @@ def roles_under_fsdp() -> Iterator[None]:
     if module is None:
         yield
         return
+    note_role_of_argument("c10d::_allgather_base_", 0, Category.ALL_GATHER)
+    note_role_of_argument("c10d::_reduce_scatter_base_", 1, Category.REDUCE_SCATTER)
     group = module.FSDPParamGroup
     with (
         _around(group, "wait_for_unshard", after=_note_gathered_parameters),

@@ -9,7 +9,7 @@ from ..fake_tensor import FakeTensor
 from .plain_tensors import plain_tensors
 from .timeline import Category
 
-__all__ = ["note_gradient", "note_role", "role_of"]
+__all__ = ["note_gradient", "note_role", "note_role_of_argument", "role_of"]
 
 # The ledger keeps a number, and 0 for none.
 _CATEGORIES = tuple(Category)
@@ -33,6 +33,17 @@ def note_gradient(tensor: Tensor) -> None:
         _C.memory_note_role(tensor, _GRADIENT)
     else:
         note_role(tensor, Category.GRADIENT)
+
+
+def note_role_of_argument(operator: str, index: int, category: Category) -> None:
+    """Say what an argument of each call of an operator is for, until the tracker is off.
+
+    Args:
+        operator: Its name, with the namespace; its overload has none.
+        index: Of the argument in the schema.
+        category: What it is for.
+    """
+    _C.memory_watch_argument(operator, "", index, _NUMBERS[category])
 
 
 def role_of(number: int) -> Category:

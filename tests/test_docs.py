@@ -9,6 +9,8 @@ import io
 import os
 import re
 import shlex
+import subprocess
+import sys
 import traceback
 import unittest
 from collections.abc import Iterator
@@ -25,7 +27,6 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 import fastfake
-import fastfake.memory
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "docs"
@@ -180,17 +181,16 @@ def check_extras(package: str) -> None:
 
 
 def output_of(words: list[str]) -> str:
-    """What a command of this project prints; it runs in this process."""
-    from fastfake.__main__ import main
-
+    """What a command of this project prints."""
     match without_settings(words):
-        case ["python", "-m", "fastfake", *arguments]:
-            code = 0
-            with contextlib.redirect_stdout(io.StringIO()) as output, refusals():
-                code = main(arguments)
-            if code != 0:
-                raise Problem(f"exit code {code}")
-            return output.getvalue()
+        case ["python", "-m", "fastfake", *_] as command:
+            settings = dict(word.split("=", 1) for word in words[: len(words) - len(command)])
+            done = subprocess.run(
+                [sys.executable, *command[1:]], env=os.environ | settings, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                raise Problem(f"exit code {done.returncode}\n{done.stderr}")
+            return done.stdout
     raise Problem(f"{shlex.join(words)} is no command of fastfake")
 
 
@@ -256,8 +256,8 @@ def test_the_examples_that_take_long_do_too(page: str, tmp_path: Path) -> None:
         ("```sh\npython -m bench dispatch --what\n```\n", "unrecognized arguments: --what"),
         ('```python title="a.py"\nprint(5)\n```\n\n```python\nprint(open("a.py").read())\n```\n\n'
          "```text\nprint(5)\n```\n", None),
-        ("```console\n$ python -m fastfake run b.py\n7\n```\n", "exit code 2"),
-        ("```console\n$ A=1 python -m fastfake \\\n  --version\nfastfake ...\n```\n", None),
+        ("```console\n$ A=1 python -m fastfake \\\n  run b.py\n7\n```\n", "exit code 2\n/"),
+        ("```console\n$ make\n```\n", "make is no command of fastfake"),
     ],
 )  # fmt: skip
 def test_wrong_examples_are_found(
@@ -275,11 +275,7 @@ def test_links_from_the_readme_lead_somewhere() -> None:
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
-@pytest.mark.parametrize("module", [fastfake, fastfake.memory], ids=lambda module: module.__name__)
-def test_the_reference_has_each_public_name(module: object) -> None:
-    name = module.__name__  # type: ignore[attr-defined]
-    text = (SITE / "api" / f"{name.rpartition('.')[2]}.md").read_text(encoding="utf-8")
-    described = set(re.findall(r"^::: [\w.]+\.(\w+)$", text, flags=re.MULTILINE)) | set(
-        re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
-    )
-    assert described == set(module.__all__)  # type: ignore[attr-defined]
+def test_the_reference_has_each_public_name() -> None:
+    """Of `fastfake.memory` it takes all names by itself; of `fastfake` it cannot, as some are defined in two ways."""
+    described = re.findall(r"^::: [\w.]+\.(\w+)$", text_of(SITE / "api" / "fastfake.md"), flags=re.MULTILINE)
+    assert sorted(described) == sorted(fastfake.__all__)

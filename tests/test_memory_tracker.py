@@ -99,6 +99,14 @@ def test_a_training_step_has_all_categories_and_modules() -> None:
     gradients = [a for a in tracker.timeline.allocations if a.category is Category.GRADIENT]
     assert {a.module for a in gradients} == {"0", "1", "2"}
     assert {a.phase for a in gradients} == {Phase.BACKWARD}
+    owned = {"parameter", "buffer", "gradient", "optimizer state"}
+    assert usage.by(lambda a: f"{a.category.value} of {a.module}" if a.category.value in owned else "") == {
+        **{f"parameter of {name}": size for name, size in (("0", 1088), ("1", 128), ("2", 272))},
+        **{f"gradient of {name}": size for name, size in (("0", 1088), ("1", 128), ("2", 272))},
+        **{f"optimizer state of {name}": 2 * size + 8 for name, size in (("0", 1088), ("1", 128), ("2", 272))},
+        "buffer of 1": 2 * 64 + 8,
+        "": usage.bytes - sum(usage.by("category")[name] for name in owned),
+    }
     states = [a for a in tracker.timeline.allocations if a.category is Category.OPTIMIZER_STATE]
     assert {(a.phase, a.step) for a in states} == {(Phase.OPTIMIZER, 0)}
 

@@ -127,7 +127,7 @@ void Ledger::note_alias(c10::StorageImpl& alias, c10::StorageImpl& storage) {
   put_tag(alias, tag);
 }
 
-void Ledger::note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role) {
+void Ledger::note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role, uint32_t module) {
   note(storage, device, /*op=*/0);
   auto* tag = tag_of(storage);
   if (std::exchange(tag->role, role) == role) return;
@@ -135,7 +135,8 @@ void Ledger::note_role(c10::StorageImpl& storage, c10::Device device, uint8_t ro
        .detail = role,
        .device = tag->device,
        .storage = tag->number,
-       .bytes = tag->bytes});
+       .bytes = tag->bytes,
+       .origin = {.module = module}});
 }
 
 void Ledger::note_size(c10::StorageImpl& storage) {

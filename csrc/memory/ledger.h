@@ -52,7 +52,7 @@ struct Event {
   c10::Device device = c10::kCPU;
   uint32_t storage = 0;
   int64_t bytes = 0;   // of the storage, from now on
-  Origin origin = {};  // of a birth or a resize
+  Origin origin = {};  // of a birth or a resize; of a role, its module
 };
 
 // The GIL guards it, but for what says otherwise.
@@ -72,7 +72,8 @@ class Ledger {
   void note(c10::StorageImpl& storage, c10::Device device, uint32_t op);
   // Says that `alias`, which nobody has seen, is the memory of `storage`.
   void note_alias(c10::StorageImpl& alias, c10::StorageImpl& storage);
-  void note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role);
+  // `module` is the number of the module that it is for, or 0.
+  void note_role(c10::StorageImpl& storage, c10::Device device, uint8_t role, uint32_t module);
   // A change of the size of a storage that is known, by another way than an operator.
   void note_size(c10::StorageImpl& storage);
   // Called when nobody has the storage of `tag` any more, which the ledger owns from then on. Needs no GIL,

@@ -39,12 +39,12 @@ void note_tensor(const py::handle& tensor) {
   });
 }
 
-void note_role(const py::handle& tensor, uint8_t role, bool unless_it_has_one) {
+void note_role(const py::handle& tensor, uint8_t role, bool unless_it_has_one, const py::handle& module) {
   visit_storage(tensor.ptr(), [&](c10::StorageImpl& storage, c10::Device device) {
     auto& ledger = process().ledger;
     ledger.note(storage, device, /*op=*/0);
     if (unless_it_has_one && tag_of(storage)->role != 0) return;
-    ledger.note_role(storage, device, role);
+    ledger.note_role(storage, device, role, module.is_none() ? 0 : ledger.modules().number_of(module.ptr()));
   });
 }
 
@@ -83,7 +83,7 @@ void bind_memory(py::module_& module) {
 
   module.def("memory_note", wrap_pybind_function(note_tensor), py::arg("tensor"));
   module.def("memory_note_role", wrap_pybind_function(note_role), py::arg("tensor"), py::arg("role"),
-             py::arg("unless_it_has_one") = false);
+             py::arg("unless_it_has_one") = false, py::arg("module") = py::none());
   module.def("memory_note_size", wrap_pybind_function(note_size), py::arg("storage"));
 
   module.def("memory_watch_argument",

@@ -29,6 +29,9 @@ class ModuleCalls {
   void enter(PyObject* module, PyObject* args);
   void leave(PyObject* module);
 
+  // Calls `name_module` for one that has not been called.
+  uint32_t number_of(PyObject* module);
+
   // How many modules are running, each inside of the one before.
   size_t depth() const { return running_.size(); }
   // The number of the innermost one; 0 for none.
@@ -40,7 +43,6 @@ class ModuleCalls {
   const std::vector<std::string>& names() const { return names_; }
 
  private:
-  uint32_t number_of(PyObject* module);
   void remember_change();
 
   struct Known {

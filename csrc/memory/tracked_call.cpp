@@ -40,7 +40,7 @@ TrackedCall::TrackedCall(const c10::OperatorHandle& op, const torch::jit::Stack&
       auto& impl = *storage.unsafeGetStorageImpl();
       process().ledger.note(impl, device, /*op=*/0);
       if (watched != nullptr && watched->index == index)
-        process().ledger.note_role(impl, device, watched->role);
+        process().ledger.note_role(impl, device, watched->role, /*module=*/0);
       if (is_written || gives_argument_back_) written_.emplace_back(storage, device);
     });
   }

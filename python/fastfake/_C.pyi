@@ -286,8 +286,8 @@ def memory_steps() -> int:
 def memory_note(tensor: torch.Tensor) -> None:
     """Note the storage of a fake tensor that Python code made, unless that was in the middle of a call."""
 
-def memory_note_role(tensor: torch.Tensor, role: int, unless_it_has_one: bool = False) -> None:
-    """Note what the storage of a fake tensor is for; other tensors have nothing to note."""
+def memory_note_role(tensor: torch.Tensor, role: int, unless_it_has_one: bool = False, module: object = None) -> None:
+    """Note what the storage of a fake tensor is for, and for which module; other tensors have nothing to note."""
 
 def memory_note_size(storage: torch.UntypedStorage) -> None:
     """Note that a storage may have another size."""

@@ -30,6 +30,7 @@ class _Storage:
     """What was noted of one storage: its roles, and the spans of time in which it had memory."""
 
     roles: list[tuple[int, Category]] = field(default_factory=list)
+    module: int = 0  # which a role named
     spans: list[_Span] = field(default_factory=list)
 
 
@@ -65,6 +66,7 @@ def timeline_of(
         storage = storages.setdefault(number, _Storage())
         if kind == _ROLE:
             storage.roles.append((moment, role_of(detail)))
+            storage.module = event[6] or storage.module
             continue
         if kind == _BIRTH:
             devices[number] = event[4]
@@ -83,7 +85,7 @@ def timeline_of(
             born=span.born,
             died=span.died,
             operator=operators.get(operator, _RESIZED if span.event[0] == _RESIZE else ""),
-            module=modules[module],
+            module=modules[storage.module or module],
             line=lines[line],
             phase=_PHASES[phase],
             category=storage.roles[-1][1] if storage.roles else _made_for(_PHASES[phase], span, begins_backward),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _C
 from ..fake_tensor import FakeTensor
@@ -17,14 +17,23 @@ _NUMBERS = {category: number for number, category in enumerate(_CATEGORIES, star
 _GRADIENT = _NUMBERS[Category.GRADIENT]
 
 
-def note_role(tensor: Tensor, category: Category, *, unless_it_has_one: bool = False) -> None:
-    """Say what the storage of a tensor is for; of a wrapper, those of the tensors inside."""
+def note_role(
+    tensor: Tensor, category: Category, *, unless_it_has_one: bool = False, module: nn.Module | None = None
+) -> None:
+    """Say what the storage of a tensor is for; of a wrapper, those of the tensors inside.
+
+    Args:
+        tensor: Any tensor; if it is not fake, nothing is said.
+        category: What it is for.
+        unless_it_has_one: Whether what was said before stays.
+        module: The module that it is for, where it is a parameter's or a buffer.
+    """
     number = _NUMBERS[category]
     if isinstance(tensor, FakeTensor):
-        _C.memory_note_role(tensor, number, unless_it_has_one)
+        _C.memory_note_role(tensor, number, unless_it_has_one, module)
         return
     for plain in plain_tensors(tensor):
-        _C.memory_note_role(plain, number, unless_it_has_one)
+        _C.memory_note_role(plain, number, unless_it_has_one, module)
 
 
 def note_gradient(tensor: Tensor) -> None:

@@ -66,8 +66,9 @@ class Allocation:
         born: The moment from which on it is alive.
         died: The moment from which on it is not, or None if it still is.
         operator: What allocated it, such as ``aten::mm``; empty if that was no operator.
-        module: The innermost module that was running, such as ``model.layers.0.mlp``, in the backward pass that of
-            which the node is that runs; the class of the root for the root; empty outside of modules.
+        module: Such as ``model.layers.0.mlp``: whose parameter, buffer, gradient or optimizer state it is; for other
+            memory the innermost module that was running, in the backward pass that of which the node was that ran. The
+            class of the root stands for the root. Empty outside of modules.
         line: The innermost line of Python outside of torch and fastfake, as ``path/file.py:12 in function``.
         phase: What the program was doing.
         category: What the memory is for.

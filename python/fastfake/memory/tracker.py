@@ -67,6 +67,7 @@ class Tracker:
         self._steps = 0
         self._roots: list[nn.Module] = []
         self._names: dict[int, str] = {}
+        self._owners: dict[int, nn.Module] = {}
         self._hooked: set[int] = set()
 
     @property
@@ -134,7 +135,7 @@ class Tracker:
                 if isinstance(thing, nn.Module):
                     self._add_root(thing)
                 elif isinstance(thing, Optimizer):
-                    _note_state(thing)
+                    self._note_state(thing)
                 else:
                     note_role(thing, Category.INPUT)
             self._undo = undo.pop_all()
@@ -151,6 +152,7 @@ class Tracker:
             undo.close()
             self._roots.clear()
             self._names.clear()
+            self._owners.clear()
 
     def _followed_mode(self) -> FakeTensorMode | None:
         if self._mode is not None:
@@ -183,14 +185,19 @@ class Tracker:
 
     def _note(self, root: nn.Module) -> None:
         """Say what the parameters, gradients and buffers of a model are; some may be new."""
-        for parameter in root.parameters():
-            note_role(parameter, Category.PARAMETER)
-            if parameter.grad is not None:
-                note_role(parameter.grad, Category.GRADIENT)
-            if parameter.requires_grad and parameter.is_leaf and id(parameter) not in self._hooked:
-                self._hook(parameter)
-        for buffer in root.buffers():
-            note_role(buffer, Category.BUFFER)
+        for module in root.modules():
+            for parameter in module._parameters.values():
+                if parameter is None:
+                    continue
+                self._owners[id(parameter)] = module
+                note_role(parameter, Category.PARAMETER, module=module)
+                if parameter.grad is not None:
+                    note_role(parameter.grad, Category.GRADIENT, module=module)
+                if parameter.requires_grad and parameter.is_leaf and id(parameter) not in self._hooked:
+                    self._hook(parameter)
+            for buffer in module._buffers.values():
+                if buffer is not None:
+                    note_role(buffer, Category.BUFFER, module=module)
 
     def _hook(self, parameter: Tensor) -> None:
         assert self._undo is not None
@@ -207,8 +214,15 @@ class Tracker:
         _C.memory_enter_optimizer()
 
     def _after_step(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        _note_state(optimizer)
+        self._note_state(optimizer)
         _C.memory_leave_optimizer()
+
+    def _note_state(self, optimizer: Optimizer) -> None:
+        for parameter, state in optimizer.state.items():
+            for value in tree_leaves(state):
+                if isinstance(value, Tensor):
+                    module = self._owners.get(id(parameter))
+                    note_role(value, Category.OPTIMIZER_STATE, unless_it_has_one=True, module=module)
 
 
 def track(*tracked: nn.Module | Optimizer | Tensor, mode: FakeTensorMode | None = None) -> Tracker:
@@ -234,14 +248,6 @@ def _tensors_of(thing: nn.Module | Optimizer | Tensor) -> Iterator[Tensor]:
         for group in thing.param_groups:
             for tensor in group["params"]:
                 yield from plain_tensors(tensor)
-
-
-def _note_state(optimizer: Optimizer) -> None:
-    for state in optimizer.state.values():
-        if isinstance(state, dict):
-            for value in tree_leaves(state):
-                if isinstance(value, Tensor):
-                    note_role(value, Category.OPTIMIZER_STATE, unless_it_has_one=True)
 
 
 def _note_grad(parameter: Tensor) -> None:

@@ -5,7 +5,26 @@ import fastfake
 if not hasattr(fastfake, "_C"):
     raise ImportError("fastfake.memory needs native code, which this fastfake has none of for the torch that runs")
 
+from .allocator import CONTEXT_BYTES, CachingAllocator, Fragmentation, OutOfMemory, Simulation, simulate
+from .allocator_settings import AllocatorSettings
+from .snapshot import write_snapshot
 from .timeline import Allocation, Category, Phase, Timeline, Usage
 from .tracker import Tracker, track
 
-__all__ = ["Allocation", "Category", "Phase", "Timeline", "Tracker", "Usage", "track"]
+__all__ = [
+    "CONTEXT_BYTES",
+    "Allocation",
+    "AllocatorSettings",
+    "CachingAllocator",
+    "Category",
+    "Fragmentation",
+    "OutOfMemory",
+    "Phase",
+    "Simulation",
+    "Timeline",
+    "Tracker",
+    "Usage",
+    "simulate",
+    "track",
+    "write_snapshot",
+]

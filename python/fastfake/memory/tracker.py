@@ -23,12 +23,15 @@ from .. import _C
 from ..fake_mode import FakeTensorMode
 from ..installation import is_disabled
 from ..queries import maybe_get_fake_mode
+from .allocator import CONTEXT_BYTES
+from .allocator_settings import AllocatorSettings
 from .events import timeline_of
 from .fsdp import roles_under_fsdp
 from .plain_tensors import plain_tensors
 from .propagation import propagation_unnoticed
 from .resizing import resizing_noticed
 from .roles import note_gradient, note_role
+from .snapshot import write_snapshot
 from .timeline import Allocation, Category, Timeline, Usage
 
 __all__ = ["Tracker", "track"]
@@ -111,6 +114,28 @@ class Tracker:
             "allocations": timeline.rows(),
         }
         Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    def snapshot(
+        self,
+        path: str | os.PathLike[str],
+        device: str | None = None,
+        settings: AllocatorSettings | str | None = None,
+        memory: int | None = None,
+        context: int = CONTEXT_BYTES,
+    ) -> None:
+        """Write what torch's caching allocator makes of the program, for https://pytorch.org/memory_viz.
+
+        Args:
+            path: Of the file.
+            device: A CUDA device; by default the one with the highest peak.
+            settings: Of the allocator, as in ``PYTORCH_CUDA_ALLOC_CONF``, which is the default.
+            memory: Bytes of the device, or None for one that never runs out.
+            context: Bytes of them that tensors cannot have.
+
+        Raises:
+            ValueError: If settings are not possible, or nothing was allocated on a CUDA device.
+        """
+        write_snapshot(self.timeline, path, device, settings, memory, context)
 
     def __enter__(self) -> Tracker:
         """Begin."""

@@ -1,0 +1,198 @@
+"""What hostile programs are made of: lines of Python with numbers to be filled in.
+
+A line sees what `world.World` offers: `T(i)` is one of the tensors that there are, `S(i)` a size, `N(i)` a number that
+a size may be or should not be, `D(i)` a data type, `V(i)` a device; `keep(x)` adds a tensor, or those in a list, to
+what `T` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+_MAKING = (
+    "keep(torch.empty(N({0}), N({1}), dtype=D({2}), device=V({3})))",
+    "keep(torch.empty(S({0}), dtype=D({2}), device=V({3})))",
+    "keep(torch.full((S({0}), S({1})), N({2})))",
+    "keep(torch.arange(N({0})))",
+    "keep(torch.tensor([N({0}), 2]))",
+    "keep(torch.tensor(N({0}), device=V({1})))",
+    "keep(torch.randn(S({0}), S({1}), requires_grad=True))",
+    "keep(torch.empty_strided((S({0}), S({1})), (N({2}), S({3}))))",
+    "keep(torch.zeros(S({0}), S({1})).to_sparse())",
+    "keep(T({0}).new_empty(S({1}), N({2})))",
+    "keep(torch.empty_like(T({0}), dtype=D({1})))",
+    "keep(mode.from_tensor(torch.ones(S({0}), S({1}))))",
+    "keep(torch.nn.Parameter(T({0})))",
+)
+_COMPUTING = (
+    "keep(T({0}) + T({1}))",
+    "keep(T({0}) * N({1}))",
+    "keep(T({0}) / T({1}))",
+    "keep(T({0}) @ T({1}))",
+    "keep(T({0}).sum(N({1})))",
+    "keep(T({0}).mean())",
+    "keep(torch.cat([T({0}), T({1})], N({2})))",
+    "keep(torch.stack([T({0}), T({0})], N({1})))",
+    "keep(torch.where(T({0}) > 0, T({1}), T({2})))",
+    "keep(torch.nn.functional.linear(T({0}), T({1})))",
+    "keep(torch.nn.functional.embedding(T({0}), T({1})))",
+    "keep(torch.nn.functional.softmax(T({0}), N({1})))",
+    "keep(torch.nn.functional.cross_entropy(T({0}), T({1})))",
+    "keep(torch.nn.functional.conv1d(T({0}), T({1}), stride=N({2})))",
+    "keep(torch.nn.functional.max_pool1d(T({0}), S({1})))",
+    "keep(torch.nn.functional.layer_norm(T({0}), [S({1})]))",
+    "keep(torch._foreach_add([T({0}), T({1})], 1.5))",
+    "keep(torch.split(T({0}), N({1}), N({2})))",
+    "keep(torch.topk(T({0}), N({1}))[1])",
+    "keep(torch.sort(T({0}), N({1}))[0])",
+    "keep(T({0}).to(D({1})))",
+    "keep(T({0}).to(V({1})))",
+    "keep(T({0})[T({1})])",
+    "keep(torch.nonzero(T({0})))",
+    "keep(torch.add(T({0}), T({1}), out=T({2})))",
+    "keep(aten.add.Tensor(T({0}), N({1})))",
+    "keep(aten.sum.dim_IntList(T({0}), [N({1}), N({2})]))",
+    "aten.mm.default(T({0}))",
+    "aten.add.Tensor(T({0}), 'text')",
+    "aten.view.default(T({0}), [None, N({1})])",
+    "T({0}).item()",
+    "int(T({0}))",
+    "bool(T({0}))",
+    "T({0}).tolist()",
+    "T({0}).numpy()",
+    "repr(T({0}))",
+    "T({0}).data_ptr()",
+)
+_VIEWING = (
+    "keep(T({0}).view(N({1}), N({2})))",
+    "keep(T({0}).reshape(-1, N({1})))",
+    "keep(T({0}).t())",
+    "keep(T({0}).transpose(N({1}), N({2})))",
+    "keep(T({0}).expand(N({1}), N({2})))",
+    "keep(T({0}).unsqueeze(N({1})))",
+    "keep(T({0}).squeeze())",
+    "keep(T({0}).narrow(N({1}), N({2}), N({3})))",
+    "keep(T({0}).select(N({1}), N({2})))",
+    "keep(T({0}).unbind(N({1})))",
+    "keep(T({0})[N({1}):N({2})])",
+    "keep(T({0}).as_strided((S({1}), S({2})), (N({3}), 1), S({0})))",
+    "keep(T({0}).detach())",
+    "keep(T({0}).view(D({1})))",
+    "keep(T({0}).contiguous())",
+    "keep(T({0}).conj())",
+)
+_WRITING = (
+    "T({0}).add_(T({1}))",
+    "T({0}).mul_(N({1}))",
+    "T({0}).copy_(T({1}))",
+    "T({0}).zero_()",
+    "T({0})[T({1})] = T({2})",
+    "T({0}).index_add_(N({1}), T({2}), T({3}))",
+    "T({0}).resize_(N({1}), S({2}))",
+    "T({0}).resize_as_(T({1}))",
+    "T({0}).set_(T({1}))",
+    "T({0}).set_(T({1}).untyped_storage(), S({2}), (S({3}),), (1,))",
+    "T({0}).untyped_storage().resize_(N({1}))",
+    "T({0}).data = T({1})",
+    "T({0}).t_()",
+    "T({0}).squeeze_()",
+    "T({0}).requires_grad_()",
+    "T({0}).swapdims_(0, N({1}))",
+)
+_DIFFERENTIATING = (
+    "T({0}).sum().backward()",
+    "T({0}).sum().backward(retain_graph=True)",
+    "keep(torch.autograd.grad(T({0}).sum(), T({1}), allow_unused=True))",
+    "keep(torch.autograd.grad(T({0}).exp().sum(), T({0}), create_graph=True))",
+    "keep(T({0}).grad)",
+    "T({0}).grad = T({1})",
+    "T({0}).register_hook(raising)",
+    "T({0}).register_hook(reentering)",
+    "keep(torch.utils.checkpoint.checkpoint(torch.sin, T({0}), use_reentrant=bool(S({1}) % 2)))",
+    "torch.set_grad_enabled(bool(S({0}) % 2))",
+)
+# After these, what a tensor is like is nobody's promise: both sides only have to live on.
+_CHEATING = (
+    "T({0}).__class__ = Derived",
+    "del T({0}).fake_mode",
+    "del T({0}).fake_device",
+    "T({0}).fake_mode = other_mode",
+    "T({0}).fake_mode = None",
+    "T({0}).constant = 3",
+    "keep(torch.Tensor._make_subclass(FakeTensor, torch.empty(S({0}), device='meta')))",
+    "keep(FakeTensor.__new__(FakeTensor))",
+    "keep(copy.copy(T({0})))",  # which torch puts on storage of the CPU
+    "torch.utils.swap_tensors(T({0}), T({1}))",
+    "T({0}).__class__ = torch.Tensor",
+    "install()",
+    "uninstall()",
+    "interrupt_soon(S({0}))",
+)
+_LIVING = (
+    "T({0}).unknown_attribute = T({1})",
+    "keep(FakeTensor(mode, torch.empty(S({0}), device='meta'), V({1})))",
+    "keep(Wrapper(T({0})))",
+    "keep(copy.deepcopy(T({0})))",
+    "pickle.loads(pickle.dumps(T({0})))",
+    "forget(S({0}))",
+)
+_MODES = (
+    "enter(mode)",
+    "enter(other_mode)",
+    "enter(Raising())",
+    "enter(Passing())",
+    "enter(torch.inference_mode())",
+    "enter(torch.no_grad())",
+    "enter(FunctionMode())",
+    "leave()",
+    "leave()",
+    "mode.__exit__(None, None, None)",
+    "with mode: keep(T({0}) + 1)",
+    "with other_mode: keep(T({0}) * 2)",
+    "with Raising(): keep(T({0}) * 2)",
+    "with Passing(): keep(T({0}).sum())",
+    "keep(in_generator(T({0})))",
+    "keep(in_task(T({0})))",
+    "keep(library.scale(T({0}), N({1})))",
+    "library.broken(T({0}))",
+    "keep(library.reentering(T({0})))",
+)
+_ELSEWHERE = (
+    "gc.collect()",
+    "FakeTensorMode.cache_clear()",
+    "in_thread(FakeTensorMode.cache_clear)",
+    "in_thread(gc.collect)",
+    "keep(in_thread(lambda: T({0}) + 1))",
+    "keep(in_thread(lambda: torch.empty(S({0}))))",
+    "in_fork(lambda: T({0}) + 1)",
+    "mode.cache_enabled = bool(S({0}) % 2)",
+    "mode.allow_fallback_kernels = bool(S({0}) % 2)",
+    "torch.set_default_dtype((torch.float32, torch.float64)[S({0}) % 2])",
+    "torch.use_deterministic_algorithms(bool(S({0}) % 2))",
+)
+
+_ORDINARY = (_MAKING, _COMPUTING, _VIEWING, _WRITING)
+_HOSTILE = (_DIFFERENTIATING, _LIVING, _MODES, _ELSEWHERE)
+
+
+def _filled(template: str, numbers: Sequence[int]) -> str:
+    return template.format(*numbers)
+
+
+def _statements(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[str]:
+    numbers = st.tuples(*(st.integers(0, 23) for _ in range(4)))
+    # What is ordinary is as likely as each other kind of kinds.
+    lines = st.one_of(*(st.one_of(*map(st.sampled_from, kind)) for kind in kinds))
+    return st.builds(_filled, lines, numbers)
+
+
+def programs() -> st.SearchStrategy[list[str]]:
+    """Give a strategy for programs that do the same to both sides. They shrink to few and simple lines."""
+    return st.lists(_statements(_ORDINARY, _HOSTILE), min_size=1, max_size=40)
+
+
+def cheating_programs() -> st.SearchStrategy[list[str]]:
+    """Give a strategy for programs that also break what nobody may: ours has to live on, and no more."""
+    return st.lists(_statements(_ORDINARY, _HOSTILE, [_CHEATING]), min_size=1, max_size=40)

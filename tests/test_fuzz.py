@@ -1,0 +1,79 @@
+"""Hostile programs do to our fake tensors what they do to torch's, and never harm the process.
+
+`FUZZ_PROGRAMS=10000 ./run-tests -m exhaustive tests/test_fuzz.py` runs as many; `FUZZ_SEED` begins elsewhere. A
+program that fails is shrunk and printed; `python -m fuzz.replay` in tests/ runs it again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from fuzz.sides import Side, difference, harm
+from fuzz.statements import cheating_programs, programs
+from hypothesis import HealthCheck, given, seed, settings
+
+pytestmark = pytest.mark.exhaustive
+
+
+@pytest.fixture(scope="module")
+def sides() -> Iterator[tuple[Side, Side]]:
+    theirs, ours = Side("torch"), Side("fastfake")
+    yield theirs, ours
+    theirs.close()
+    ours.close()
+
+
+as_many = settings(
+    max_examples=int(os.environ.get("FUZZ_PROGRAMS", "100")),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+from_seed = seed(int(os.environ.get("FUZZ_SEED", "0")))
+
+
+def with_program(told: str, program: list[str]) -> str:
+    return "\n".join([told, "", "the program:", *program])
+
+
+@from_seed
+@as_many
+@given(program=programs())
+def test_hostile_programs_do_what_they_do_to_torch(program: list[str], sides: tuple[Side, Side]) -> None:
+    theirs, ours = sides
+    told = difference(program, theirs.run(program), ours.run(program))
+    assert told is None, with_program(told, program)
+
+
+@from_seed
+@as_many
+@given(program=cheating_programs())
+def test_programs_that_cheat_do_no_harm(program: list[str], sides: tuple[Side, Side]) -> None:
+    told = harm(sides[1].run(program))
+    assert told is None, with_program(told, program)
+
+
+@pytest.mark.parametrize(
+    ("statement", "ending"),
+    [("os.abort()", "by SIGABRT"), ("os._exit(3)", "with exit code 3")],
+)
+def test_a_program_that_ends_the_process_is_noticed(statement: str, ending: str, sides: tuple[Side, Side]) -> None:
+    program = ["keep(T(0) + 1)", statement]
+    theirs, ours = sides
+    assert difference(program, theirs.run(program[:1]), ours.run(program)) == f"ours ended {ending}"
+
+
+def test_a_line_with_another_outcome_is_noticed(sides: tuple[Side, Side]) -> None:
+    theirs, ours = sides
+    told = difference(["keep(T(0) + 1)"], theirs.run(["keep(T(0) + 1)"]), ours.run(["keep(T(0) + 1.0)[0]"]))
+    assert told is not None
+    assert told.startswith("keep(T(0) + 1)\n  torch: ")
+
+
+def test_state_that_is_left_behind_is_noticed(sides: tuple[Side, Side]) -> None:
+    theirs, ours = sides
+    program = ["torch.inference_mode().__enter__()"]
+    told = difference(program, theirs.run(["T(0)"]), ours.run(program))
+    assert told is not None and "left thread state behind" in told

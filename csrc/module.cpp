@@ -28,13 +28,15 @@ namespace fastfake {
 namespace {
 
 void register_classes(const py::type& fake_tensor, const py::type& fake_mode, const py::object& compare,
-                      const py::object& convert, const py::object& is_given_back) {
+                      const py::object& convert, const py::object& is_given_back,
+                      const py::object& lift_plain) {
   TORCH_CHECK(process().fake_mode.type == nullptr, "the classes of fake tensors are registered already");
   register_fake_tensor_class(reinterpret_cast<PyTypeObject*>(fake_tensor.ptr()));
   register_fake_mode_class(reinterpret_cast<PyTypeObject*>(fake_mode.ptr()));
   Py_XSETREF(process().crosscheck, Py_NewRef(compare.ptr()));
   Py_XSETREF(process().convert_real_tensors, Py_NewRef(convert.ptr()));
   Py_XSETREF(process().is_given_back, Py_NewRef(is_given_back.ptr()));
+  Py_XSETREF(process().lift_plain, Py_NewRef(lift_plain.ptr()));
 }
 
 py::tuple cache_statistics() {
@@ -106,7 +108,8 @@ PYBIND11_MODULE(_C, module) {
   module.attr("ModeState") = py::handle(reinterpret_cast<PyObject*>(mode_state_type()));
 
   module.def("register_classes", wrap_pybind_function(register_classes), py::arg("fake_tensor"),
-             py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"), py::arg("is_given_back"));
+             py::arg("fake_mode"), py::arg("crosscheck"), py::arg("convert"), py::arg("is_given_back"),
+             py::arg("lift_plain"));
   module.def("declining_method", wrap_pybind_function([](const py::function& function) {
                return py::reinterpret_steal<py::object>(declining_method(function.ptr()));
              }),
@@ -153,6 +156,12 @@ PYBIND11_MODULE(_C, module) {
   module.def("observe_new_tensors",
              wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),
              py::arg("callable"));
+  module.def("fake_of_plain", wrap_pybind_function([](const py::object& mode, const at::Tensor& real) {
+               ModeState* state = native_mode(mode.ptr());
+               TORCH_CHECK_TYPE(state != nullptr, "expected a FakeTensorMode");
+               return fake_of_plain(real, mode.ptr(), state->allow_unsafe_data_ptr_access);
+             }),
+             py::arg("mode"), py::arg("real"));
   module.def("in_kernel_invocation", [] { return thread_state.inside_kernel; });
   py::class_<KernelInvocation>(module, "KernelInvocation")
       .def(py::init<>())

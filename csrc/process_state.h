@@ -55,6 +55,9 @@ struct ProcessState {
   // Whether a call that writes to the known value of a fake tensor gives the tensor itself: a Python callable
   // `(mode, fake tensor)`. Null until classes are registered.
   PyObject* is_given_back = nullptr;
+  // Makes the fake tensor of a plain real one that nobody knows yet: a Python callable `(mode, tensor)` that
+  // gives None where it takes more than that. Null until classes are registered.
+  PyObject* lift_plain = nullptr;
 };
 
 // Storage without a destructor.

@@ -173,7 +173,7 @@ def in_layout_of_mkldnn(fake: Any) -> torch.Tensor:
     [
         (lambda x: x.transpose_(0, 1), "inplace view"),
         (lambda x: in_layout_of_mkldnn(x).sin(), "mkldnn tensor"),
-        (lambda x: torch.tensor(1.0), "lift"),
+        (lambda x: torch.ops.aten.lift_fresh(x), "lift"),
         (lambda x: torch.tensor(1.0) + torch.tensor(2.0), "constant attribute"),
         (lambda x: x.resize_(2), "inplace view"),
         (lambda x: torch.add(x, 1, out=torch.empty(0)), "arguments changed"),

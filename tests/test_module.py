@@ -305,7 +305,7 @@ print("survived")
 def test_classes_and_settings_are_registered_once() -> None:
     def run() -> None:
         for register in (
-            lambda: _C.register_classes(FakeTensor, FakeTensorMode, print, print, print),
+            lambda: _C.register_classes(FakeTensor, FakeTensorMode, print, print, print, print),
             lambda: _C.watch_settings((contextvars.ContextVar("another"),)),
         ):
             with pytest.raises(RuntimeError, match="already"):

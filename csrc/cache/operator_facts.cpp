@@ -65,6 +65,12 @@ bool is_query(std::string_view name) {
   return std::ranges::find(attribute_queries, name) != attribute_queries.end();
 }
 
+// What `torch.tensor` calls on the tensor that it just made of numbers.
+bool lifts(const c10::OperatorHandle& op) {
+  const std::string_view name = op.operator_name().name;
+  return name == "aten::lift_fresh" || name == "aten::lift_fresh_copy";
+}
+
 const char* bypass_reason(const c10::OperatorHandle& op) {
   const std::string_view name = op.operator_name().name;
   const auto is_among = [name](const auto& names) { return std::ranges::find(names, name) != names.end(); };
@@ -78,9 +84,7 @@ const char* bypass_reason(const c10::OperatorHandle& op) {
     return "dynamic output shape";
   }
   if (kept("rule: views in place", op.hasTag(at::Tag::inplace_view))) return "inplace view";
-  // lift_fresh and lift_fresh_copy turn a tensor that torch.tensor() just made into a constant.
-  const bool lifts = name == "aten::lift_fresh" || name == "aten::lift_fresh_copy";
-  if (kept("rule: lifting", lifts)) return "lift";
+  if (kept("rule: lifting", lifts(op))) return "lift";
   if (kept("rule: custom operators", !is_builtin(name))) return non_builtin;
   return nullptr;
 }
@@ -149,6 +153,7 @@ NativeKind native_kind(const c10::OperatorHandle& op) {
     return NativeKind::MarksForProfiler;
   }
   if (name == "aten::_local_scalar_dense") return NativeKind::ReadsValue;
+  if (lifts(op)) return NativeKind::Lifts;
   if (space_of(name) == "aten" && writes_and_returns_first(op)) return NativeKind::WritesValue;
   return NativeKind::None;
 }

@@ -12,7 +12,7 @@
 namespace fastfake {
 
 // Operators of which some calls are answered natively (dispatch/native_calls).
-enum class NativeKind : uint8_t { None, MarksForProfiler, ReadsValue, WritesValue };
+enum class NativeKind : uint8_t { None, MarksForProfiler, ReadsValue, WritesValue, Lifts };
 
 struct OperatorFacts {
   // Names the operator in cache keys. Unlike an address it is never given to another operator.

@@ -2,6 +2,7 @@
 
 #include "cache/operator_rules.h"
 #include "dispatch/kernel_invocation.h"
+#include "dispatch/lifting.h"
 #include "objects/fake_tensor.h"
 #include "objects/python_guards.h"
 #include "process_state.h"
@@ -106,6 +107,8 @@ bool run_natively(const c10::OperatorHandle& op, const OperatorFacts& facts, Sta
       return read_value(op, stack, mode);
     case NativeKind::WritesValue:
       return write_value(op, facts.arguments, stack, mode);
+    case NativeKind::Lifts:
+      return lift(op, stack, mode);
     case NativeKind::None:
       break;
   }

@@ -13,7 +13,8 @@ namespace fastfake {
 // Runs the call if it is one of
 // - a mark for the profiler;
 // - `item()` of a tensor with a known value;
-// - an operator that writes to a tensor with a known value, and returns it, where all values are known.
+// - an operator that writes to a tensor with a known value, and returns it, where all values are known;
+// - the lifting of a tensor that `torch.tensor` just made.
 // Otherwise returns false and leaves everything as it is. Needs the GIL. Calls Python.
 bool run_natively(const c10::OperatorHandle& op, const OperatorFacts& facts, torch::jit::Stack* stack,
                   ModeState* mode);

@@ -3,6 +3,7 @@
 #include "objects/python_guards.h"
 #include "process_state.h"
 
+#include <ATen/EmptyTensor.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/StorageImpl.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -85,6 +86,14 @@ at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mod
     PyRef::steal(PyObject_CallOneArg(observer.get(), object.get()));
   }
   return tensor;
+}
+
+at::Tensor fake_of_plain(const at::Tensor& real, PyObject* mode, bool unsafe_data_ptr) {
+  const at::Tensor meta = at::detail::empty_strided_meta(real.sizes(), real.strides(), real.scalar_type());
+  auto impl = clone_on_storage(*meta.unsafeGetTensorImpl(),
+                               fresh_storage(meta.storage().sym_nbytes(), unsafe_data_ptr));
+  impl->_change_backend_component_keys(c10::kCPU);
+  return adopt_as_fake(std::move(impl), mode, process().devices.object(c10::kCPU));
 }
 
 }  // namespace fastfake

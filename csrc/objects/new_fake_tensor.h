@@ -22,4 +22,8 @@ c10::intrusive_ptr<c10::TensorImpl> clone_on_storage(const c10::TensorImpl& prot
 // Gives `impl`, which has the right keys already, its FakeTensor object. `device` is interned. Needs the GIL.
 at::Tensor adopt_as_fake(c10::intrusive_ptr<c10::TensorImpl> impl, PyObject* mode, PyObject* device);
 
+// The fake tensor on the CPU of a real one there, which is plain in every way: a FakeTensor of `mode` with a
+// storage of its own that ends where the tensor does. Needs the GIL.
+at::Tensor fake_of_plain(const at::Tensor& real, PyObject* mode, bool unsafe_data_ptr);
+
 }  // namespace fastfake

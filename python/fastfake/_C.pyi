@@ -60,11 +60,19 @@ def register_classes(
     crosscheck: Callable[[str, Sequence[Any], Sequence[Any], Sequence[Any]], None],
     convert: Callable[[Any, list[torch.Tensor]], list[torch.Tensor] | None],
     is_given_back: Callable[[Any, Any], bool],
+    lift_plain: Callable[[Any, torch.Tensor], torch.Tensor | None],
 ) -> None:
     """Tell native code the classes FakeTensor and FakeTensorMode, and the functions that it calls.
 
-    Those compare results, convert real tensors among the arguments of a call under a mode, and tell whether a call
-    that writes to the known value of a fake tensor gives the tensor itself.
+    Those compare results, convert real tensors among the arguments of a call under a mode, tell whether a call
+    that writes to the known value of a fake tensor gives the tensor itself, and make fake tensors of what
+    ``torch.tensor`` just made.
+    """
+
+def fake_of_plain(mode: ModeState, real: torch.Tensor) -> Any:
+    """Make the FakeTensor of a plain strided tensor on the CPU, which nothing remembers yet.
+
+    Its storage ends where the tensor does.
     """
 
 def declining_method(function: Callable[..., object]) -> Any:

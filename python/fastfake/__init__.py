@@ -57,7 +57,12 @@ if _compatibility.load_native_code() or TYPE_CHECKING:
     _C.watch_settings(_config.RESULTS_DEPEND_ON)
     _C.watch_tables(_registrations.TABLES, _registrations.RULES, _registrations.has_dispatch_rule)
     _C.register_classes(
-        FakeTensor, FakeTensorMode, _crosscheck.compare, _conversion.convert_for_cache, _constants.is_given_back
+        FakeTensor,
+        FakeTensorMode,
+        _crosscheck.compare,
+        _conversion.convert_for_cache,
+        _constants.is_given_back,
+        _constants.lift_plain,
     )
     _symbols.register()
     _C.register_rules(_operator_rules.rules_of, _collectives.new_work)

@@ -19,7 +19,7 @@ from torch._subclasses.meta_utils import MetaConverter
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._mode_utils import no_dispatch
 
-from . import conversion_lock, known_storage
+from . import _C, conversion_lock, known_storage
 from .errors import UnsupportedFakeTensorException
 from .fake_tensor import FakeTensor
 from .torch_version import AT_LEAST_2_14
@@ -85,7 +85,13 @@ class FakeTensorConverter:
 
     def known_fake(self, t: Tensor) -> FakeTensor | None:
         """The fake tensor that `from_real_tensor` would give for ``t`` without making one."""
-        return self._get_memo(t)
+        numbers = self.meta_converter.describer.lookup_tensor.data
+        # Its keys are weak references, which tensors know. Making one to compare it takes several times as long.
+        for reference in weakref.getweakrefs(t):
+            tensor_id = numbers.get(reference)
+            if tensor_id is not None:
+                return self.tensor_memo.get(tensor_id)
+        return None
 
     def set_tensor_memo(self, t: Tensor, v: FakeTensor) -> None:
         """Remember ``v`` as the fake tensor of ``t``."""
@@ -101,7 +107,7 @@ class FakeTensorConverter:
         """
         if not isinstance(fake_tensor, FakeTensor) or fake_tensor.constant is None:
             raise AssertionError("fake_tensor must be a FakeTensor with a constant")
-        storage = StorageWeakRef(fake_tensor.constant._typed_storage())
+        storage = StorageWeakRef(fake_tensor.constant.untyped_storage())
         # The lock keeps a reference from being added to a list that is about to be dropped.
         with conversion_lock.held():
             if self._noted_constants >= self._most_noted_constants:
@@ -219,6 +225,33 @@ class FakeTensorConverter:
             self._remember_number(t, fake)
         if make_constant:
             self.add_constant_storage_mapping(fake)
+        return fake
+
+    def from_plain_tensor(self, fake_mode: FakeTensorMode, t: Tensor, *, make_constant: bool) -> FakeTensor | None:
+        """Do as `from_real_tensor` with a tensor of which all is known, so that it need not be described.
+
+        Args:
+            fake_mode: the mode of the fake tensor.
+            t: a strided tensor on the CPU that is no view, requires no grad, and has a storage of its own. Neither is
+                known to this converter.
+            make_constant: keep ``t`` as the known value.
+
+        Returns:
+            The fake tensor; None if it takes `from_real_tensor`.
+        """
+        meta, describer = self.meta_converter, self.meta_converter.describer
+        if type(meta) is not MetaConverter or meta.copy_data:
+            return None
+        with conversion_lock.held():
+            fake: FakeTensor = _C.fake_of_plain(fake_mode, t)
+            meta.hit += 1
+            meta.storage_memo[describer.get_storage_id(t.untyped_storage())] = fake.untyped_storage()
+            meta.tensor_memo[describer.get_tensor_id(t)] = fake
+            if AT_LEAST_2_14 and fake_mode.shape_env is None:
+                self._remember_number(t, fake)
+            if make_constant:
+                fake.constant = t
+                self.add_constant_storage_mapping(fake)
         return fake
 
     def from_meta_and_device(

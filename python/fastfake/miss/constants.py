@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
 from .. import devices
+from ..converter import FakeTensorConverter
 from ..fake_tensor import FakeTensor
 from . import known_values
 from .call import NOT_HANDLED, Call
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..fake_mode import FakeTensorMode
 
-__all__ = ["fold_known_values", "forget_written", "is_given_back", "lift_numbers", "may_be_remembered"]
+__all__ = ["fold_known_values", "forget_written", "is_given_back", "lift_numbers", "lift_plain", "may_be_remembered"]
 
 aten = torch.ops.aten
 
@@ -81,6 +82,18 @@ def lift_numbers(call: Call, traits: OperatorTraits) -> object:
     return NOT_HANDLED
 
 
+def lift_plain(mode: FakeTensorMode, t: Tensor) -> FakeTensor | None:
+    """Do as `lift_numbers` with a plain tensor on the CPU that no Python code has seen, and does not see hereafter.
+
+    Native code calls it, with dispatch to modes disabled. None if it takes `lift_numbers`.
+    """
+    converter = mode.fake_tensor_converter
+    if type(converter) is not FakeTensorConverter:
+        return None
+    is_known = t.numel() <= known_values.limit_of(mode)
+    return converter.from_plain_tensor(mode, t.clone() if is_known else t, make_constant=is_known)
+
+
 def _lift_unknown(call: Call) -> object:
     """Convert a tensor from ``torch.tensor`` that is too large for its value to be kept."""
     if call.kwargs or len(call.args) != 1:
@@ -113,11 +126,14 @@ def fold_known_values(call: Call, traits: OperatorTraits) -> object:
 
 
 def is_given_back(mode: FakeTensorMode, fake: FakeTensor) -> bool:
-    """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it."""
+    """Whether `fold_known_values` gives ``fake`` itself for a call that writes to its value and returns it.
+
+    The value, if there is one, is a strided tensor on the CPU.
+    """
     value = fake.constant
-    if value is None:
+    if value is None or value.numel() > known_values.limit_of(mode):
         return False
-    return may_be_remembered(mode, value) and mode.fake_tensor_converter.known_fake(value) is fake
+    return mode.fake_tensor_converter.known_fake(value) is fake
 
 
 def forget_written(

@@ -289,8 +289,8 @@ def test_tables_end_with_whether_it_fits(cli: Cli) -> None:
     for part in ("optimizer state", "model.layers.*", "reserved", "At the peak: ", "FLOP forward", "_allgather_base_"):
         assert part in output.out
     assert output.out.splitlines()[-1].startswith("Fits in 80.00 GiB")
-    assert main(["memory", "--config", cli.config("llama"), "--device-memory", "1MB"]) == 0
-    assert cli.capsys.readouterr().out.splitlines()[-1].startswith("Does not fit in 1.00 MiB: ")
+    assert main(["memory", "--config", cli.config("llama"), "--device-memory", "515MB"]) == 0
+    assert cli.capsys.readouterr().out.splitlines()[-1].startswith("Does not fit in 515.00 MiB: ")
 
 
 @pytest.mark.usefixtures("without_search")
@@ -355,6 +355,7 @@ def test_functions_that_give_something_else_are_one_line(cli: Cli, functions: st
     ("name", "changes", "options", "line"),
     [
         ("llama", {}, ["--sequence", "4096"], "--sequence 4096 is more than the model's 2048 positions"),
+        ("llama", {}, ["--device-memory", "1MB"], "a device of 1.00 MiB has less than "),
         ("llama", {}, ["--optimizer", "lion"], "--optimizer lion: there are adamw, adam"),
         ("llama", {}, ["--optimizer", "adamw:best"], "--optimizer adamw:best: there are"),
         ("llama", {}, ["--optimizer", "adafactor:fused"], "--optimizer adafactor:fused: TypeError"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .allocator import simulate
+from .allocator import Simulation, simulate
 from .checkpointing import Checkpointing
 from .counts import Counts, count
+from .errors import MemoryCommandError
 from .fit import MOST_SAMPLES, Attempt, largest_batch
 from .timeline import Timeline
 from .tracker import track
@@ -68,16 +69,19 @@ def judge(timeline: Timeline, memory: int) -> Verdict:
     Args:
         timeline: The allocations.
         memory: Bytes of the device. Some of those of a CUDA device are taken, see `fastfake.memory.allocator`.
+
+    Raises:
+        MemoryCommandError: that is less than what is taken, or the environment has settings that are not possible.
     """
     device = timeline.main_device()
     if not device.startswith("cuda"):
         peak = timeline.peak(device).bytes
         return Verdict(device, peak, peak, memory, peak <= memory, "" if peak <= memory else "more than there is")
-    within = simulate(timeline, device, memory=memory)
+    within = _simulated(timeline, device, memory)
     if within.out_of_memory is None:
         return Verdict(device, within.peak_allocated, within.peak_reserved, memory, True)
     # What it would take.
-    boundless = simulate(timeline, device)
+    boundless = _simulated(timeline, device, None)
     return Verdict(device, boundless.peak_allocated, boundless.peak_reserved, memory, False, str(within.out_of_memory))
 
 
@@ -134,8 +138,15 @@ def _attempt(batch: int, timeline: Timeline, memory: int) -> Attempt:
     allocated = timeline.peak(device).bytes
     fits = allocated <= memory
     if fits and device.startswith("cuda"):
-        fits = simulate(timeline, device, memory=memory).fits
+        fits = _simulated(timeline, device, memory).fits
     return Attempt(batch, fits, allocated)
+
+
+def _simulated(timeline: Timeline, device: str, memory: int | None) -> Simulation:
+    try:
+        return simulate(timeline, device, memory=memory)
+    except ValueError as error:  # of the settings in the environment, or the size of the device
+        raise MemoryCommandError(str(error)) from error
 
 
 def _title(training: Training, batch: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -279,6 +280,10 @@ def test_the_demo_prints_a_table_and_writes_its_figures(tmp_path: Path, capsys: 
     printed = capsys.readouterr()
     assert "Same metadata on both sides" in printed.out
     assert "2,957,008,896" in printed.out
+    # In bfloat16: the parameters, and the gradients of all of them at the end of the backward pass.
+    table = printed.out.partition("A round on real tensors would take, on cpu:")[2]
+    assert re.search(r"parameter +│ +5.51 GiB", table), table
+    assert re.search(r"gradient +│ +5.51 GiB", table), table
     assert printed.err == ""
     figures = json.loads(target.read_text(encoding="utf-8"))
     assert figures["differences"] == []

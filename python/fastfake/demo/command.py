@@ -106,7 +106,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         raise DemoError("prints its tables with rich, which is not installed: pip install 'fastfake[demo]'") from None
     from fastfake.demo.alternation import Plan, run_alternately
-    from fastfake.demo.report import print_table, print_verdict, write_json
+    from fastfake.demo.measure import SideRun
+    from fastfake.demo.report import print_peak, print_table, print_verdict, write_json
+    from fastfake.demo.side import FASTFAKE
 
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise DemoError(f"{arguments.json}: cannot write the figures: no such folder")
@@ -117,6 +119,9 @@ def _run(arguments: argparse.Namespace) -> int:
     print_verdict(figures, console)
     if arguments.json is not None:
         write_json(figures, arguments.json)
+    watched = SideRun(FASTFAKE, plan.workload)
+    watched.cold()
+    print_peak(watched.peak(), console)
     return DIFFERENT if figures.differences else SAME
 
 

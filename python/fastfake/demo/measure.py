@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,6 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastfake.demo.compare import Record, record_parameters, recorded_outputs
 from fastfake.demo.side import Side
 from fastfake.demo.workload import Workload
+
+if TYPE_CHECKING:
+    from fastfake.memory import Usage
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,20 @@ class SideRun:
                 )
             self._model.zero_grad(set_to_none=True)
         return inspection
+
+    def peak(self) -> Usage:
+        """Run a forward and backward pass that is watched for its memory; the side has to be fastfake's.
+
+        Returns:
+            What would be alive when the most is, were the tensors real; ``cold`` comes first.
+        """
+        from fastfake.memory import track
+
+        with self._side.active():
+            with self._mode, track(self._model, *self._inputs.values()) as tracker:
+                self._forward_backward()
+            self._model.zero_grad(set_to_none=True)
+        return tracker.peak()
 
     def _forward_backward(self) -> None:
         self._workload.loss(self._model, self._inputs).backward()

@@ -7,7 +7,7 @@ import platform
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -17,6 +17,9 @@ from fastfake import __version__
 from fastfake.demo.errors import DemoError
 from fastfake.demo.measure import Timed
 from fastfake.demo.memory import MemoryUse
+
+if TYPE_CHECKING:
+    from fastfake.memory import Usage
 
 _MEBIBYTE = 1024**2
 
@@ -128,6 +131,26 @@ def print_verdict(figures: Figures, console: Console, *, shown: int = 20) -> Non
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     if len(figures.differences) > shown:
         console.print(f"  and {len(figures.differences) - shown:,} more")
+
+
+def print_peak(peak: Usage, console: Console) -> None:
+    """Print what a round would take if its tensors were real.
+
+    Args:
+        peak: What is alive when the most is.
+        console: Where to print.
+    """
+    from fastfake.memory.report import readable
+
+    console.print(f"A round on real tensors would take, on {peak.device}:", highlight=False)
+    table = Table()
+    table.add_column("")
+    table.add_column("bytes", justify="right")
+    for category, size in peak.by("category").items():
+        table.add_row(category, readable(size))
+    table.add_section()
+    table.add_row("[bold]at the peak[/]", readable(peak.bytes))
+    console.print(table)
 
 
 def write_json(figures: Figures, path: Path) -> None:

@@ -693,3 +693,23 @@ def compare_with_eager(program: list[Instruction]) -> None:
 @pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.exhaustive)])
 def test_random_programs_have_the_values_of_the_eager_run_as_far_as_they_are_known(examples: int) -> None:
     settings(max_examples=examples, deadline=None)(given(PROGRAMS_AT_RANDOM)(compare_with_eager))()
+
+
+def test_what_is_received_from_other_processes_is_not_known() -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    communications: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "recv": lambda t: torch.distributed.recv(t, src=1) and t,
+        "broadcast": lambda t: torch.distributed.broadcast(t, src=1) or t,
+        "all_reduce": lambda t: torch.distributed.all_reduce(t) or t,
+        "functional all_reduce": lambda t: torch.ops._c10d_functional.all_reduce(
+            t, "sum", torch.distributed.group.WORLD.group_name
+        ),
+    }
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    try:
+        with FakeTensorMode(known_values=True, unknown_items=7):
+            for name, communicate in communications.items():
+                assert communicate(torch.zeros(1)).item() == 7, name
+    finally:
+        torch.distributed.destroy_process_group()

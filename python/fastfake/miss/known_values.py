@@ -150,6 +150,8 @@ def follow(call: Call, traits: OperatorTraits, compute: Callable[[], object]) ->
 def _is_computable(call: Call, traits: OperatorTraits, values: Sequence[Tensor | None]) -> bool:
     """Whether the values of the results follow from what is known."""
     name = call.func._schema.name
+    if call.func.namespace in _COMMUNICATIONS:
+        return False
     if not (traits.may_fold or traits.is_inplace_view) or traits.is_random or name in _UNINITIALISED:
         return False
     if call.has_symbolic_sizes or any(isinstance(leaf, _NOT_FOR_VALUES) for leaf in call.flat_args):
@@ -159,6 +161,8 @@ def _is_computable(call: Call, traits: OperatorTraits, values: Sequence[Tensor |
     return None not in values if call.fake_args else name in _FACTORIES
 
 
+# What other processes send is not known, whatever a fake group leaves in its place.
+_COMMUNICATIONS = frozenset({"c10d", "_c10d_functional", "_c10d_functional_autograd", "_dtensor", "symm_mem"})
 _NOT_FOR_VALUES = (*py_sym_types, torch.UntypedStorage, torch.TypedStorage)
 
 
@@ -179,9 +183,12 @@ def _is_about_elements(func: OpOverload) -> bool:
 
 @functools.cache
 def _names_of_written(func: OpOverload) -> frozenset[str]:
+    arguments = func._schema.arguments
+    if func.namespace == "c10d":
+        # What is received is written to, of which these schemas tell nothing.
+        return frozenset(a.name for a in arguments)
     # The schemas of batch normalisations do not tell all; torch's analysis does.
     info = schema_info(func)
-    arguments = func._schema.arguments
     return frozenset(
         a.name for a in arguments if (a.alias_info is not None and a.alias_info.is_write) or info.is_mutable(a.name)
     )

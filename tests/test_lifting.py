@@ -112,6 +112,8 @@ def test_settings_of_tensors_of_numbers_are_followed() -> None:
 
     def on(source: Callable[[], Any]) -> Callable[[Any], Any]:
         def program(fakes: Any) -> Any:
+            with fakes.FakeTensorMode(allow_non_fake_inputs=True):
+                source()  # the first call in a process of new_tensor numbers one more tensor, on either side
             mode = fakes.FakeTensorMode(allow_non_fake_inputs=True)
             with mode:
                 t = source()

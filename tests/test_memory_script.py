@@ -91,6 +91,7 @@ while True:
 """
 
 
+@pytest.mark.exhaustive
 def test_a_script_for_many_ranks_is_any_one_of_them(tmp_path: Path) -> None:
     done = execute(tmp_path, FSDP, "--ranks", "16", "--rank", "13", "--json", "-", "train.py")
     found = figures(done)
@@ -99,6 +100,7 @@ def test_a_script_for_many_ranks_is_any_one_of_them(tmp_path: Path) -> None:
     assert found["peak"]["by_category"]["parameter"] == 4 * 1024 * 1024 * 4 // 16
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("source", "code", "part"),
     [
@@ -118,6 +120,7 @@ def test_ends_without_a_report_have_the_codes_of_python(
         assert "train.py" in done.stderr.splitlines()[1]
 
 
+@pytest.mark.exhaustive
 def test_a_module_that_ends_early_is_told_as_it_is(tmp_path: Path) -> None:
     source = "import torch\nkept = torch.ones(1 << 20, device='cuda')\nraise SystemExit\n"
     done = execute(tmp_path, source, "-m", "train")

@@ -162,7 +162,7 @@ def amount(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is no amount.
     """
-    from fastfake.pretend import parse_memory
+    from fastfake.amounts import parse_memory
 
     try:
         size = parse_memory(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ import torch
 from torch.cuda import random as cuda_random
 
 from . import _C
+from .amounts import parse_memory
 
 __all__ = ["pretend"]
 
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 # Streaming multiprocessors of the data center card of each compute capability.
 _MULTIPROCESSORS = {(7, 0): 80, (7, 5): 40, (8, 0): 108, (8, 6): 72, (8, 9): 142, (9, 0): 132, (10, 0): 148}
 _stream_numbers = itertools.count(1)
@@ -111,23 +110,6 @@ def pretend(
                 if hasattr(module, attribute):  # not each release of torch has all of them
                     stack.enter_context(mock.patch.object(module, attribute, replacement))
         yield
-
-
-def parse_memory(memory: int | str) -> int:
-    """Give an amount of memory in bytes.
-
-    Args:
-        memory: bytes, or a text such as ``80GB``; a GB is 1024**3 bytes.
-
-    Raises:
-        ValueError: the text is no amount.
-    """
-    if isinstance(memory, int):
-        return memory
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", memory, re.IGNORECASE)
-    if match is None:
-        raise ValueError(f"{memory!r} is no amount of memory; one is written like '80GB'")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
 
 
 class Stream(torch.Stream):

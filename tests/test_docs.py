@@ -27,6 +27,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 import fastfake
+from fastfake.torch_version import AT_LEAST_2_14
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "docs"
@@ -199,7 +200,7 @@ def problems_of(page: Path, exhaustive: bool = False) -> list[str]:
     runner, problems = Runner(), []
     last = None
     document = Document.parse(str(page), *runner.parsers())
-    document.namespace["exhaustive"] = exhaustive
+    document.namespace.update(exhaustive=exhaustive, AT_LEAST_2_14=AT_LEAST_2_14)
     for example in document.examples():
         last = example
         try:

@@ -74,6 +74,6 @@ def test_a_line_with_another_outcome_is_noticed(sides: tuple[Side, Side]) -> Non
 
 def test_state_that_is_left_behind_is_noticed(sides: tuple[Side, Side]) -> None:
     theirs, ours = sides
-    program = ["torch.inference_mode().__enter__()"]
+    program = ["torch.utils._python_dispatch._push_mode(Passing())"]
     told = difference(program, theirs.run(["T(0)"]), ours.run(program))
     assert told is not None and "left thread state behind" in told

@@ -193,7 +193,8 @@ class World:
     def close(self) -> None:
         """Leave all contexts, and forget all tensors."""
         while self._contexts:
-            self._leave()
+            with contextlib.suppress(Exception):  # one that the program left on its own
+                self._leave()
         self._tensors.clear()
         self._names.clear()
 

@@ -24,6 +24,7 @@ from fastfake.memory import Phase, track
 
 pytest.importorskip("transformers")
 
+from bench.garbage import no_garbage
 from memory_oracle import profiled, programs, trackers
 from memory_oracle.programs import FACTORS, PLAIN, Case, is_possible, pairwise
 from memory_oracle.trackers import our_bytes, torch_bytes
@@ -235,7 +236,7 @@ PROFILED_QUICK = (Case("llama", "AdamW"), Case("convolutions", "AdamW"))
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", every(PROFILED, PROFILED_QUICK))
 def test_live_bytes_are_those_of_the_real_program_but_for_scratch_space(case: Case) -> None:
-    with trackers.no_collection():
+    with no_garbage():
         programs.prepare(case).step(lambda stage: None)
         program = programs.prepare(case)
         events = profiled.profile(lambda: program.step(lambda stage: None))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch._logging
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch.utils._mode_utils import no_dispatch
 
-__all__ = ["IncrementRecursionCount", "hierarchical_compile_log", "log", "log_call", "not_implemented_log"]
+__all__ = ["IncrementRecursionCount", "hierarchical_compile_log", "log", "log_call", "not_implemented_log", "quiet_log"]
 
 log = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -24,6 +25,17 @@ def _artifact_logger(name: str) -> logging.Logger:
 
 not_implemented_log = _artifact_logger("not_implemented")
 hierarchical_compile_log = _artifact_logger("hierarchical_compile")
+
+
+@contextlib.contextmanager
+def quiet_log() -> Iterator[None]:
+    """Keep the traceback of an error that a meta kernel raises out of the log, where it is told in one line."""
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 class IncrementRecursionCount:

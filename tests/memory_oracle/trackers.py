@@ -7,6 +7,7 @@ import gc
 from collections.abc import Iterator, Mapping
 
 import torch
+from bench.garbage import no_garbage
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -98,17 +99,6 @@ def our_bytes(timeline: Timeline, device: str, sharded: bool, moment: int | None
 
 
 @contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Keep the garbage collector from freeing tensors in cycles at moments that depend on what else runs."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@contextlib.contextmanager
 def surroundings(case: Case) -> Iterator[str]:
     """Have what a case runs in, on fake tensors: a mode, and the devices and ranks that it claims to have."""
     with contextlib.ExitStack() as stack:
@@ -116,7 +106,7 @@ def surroundings(case: Case) -> Iterator[str]:
             stack.enter_context(fastfake.pretend(count=8))
         stack.enter_context(process_group(case))
         stack.enter_context(fastfake.FakeTensorMode())
-        stack.enter_context(no_collection())
+        stack.enter_context(no_garbage())
         yield "cuda:0" if case.device == "cuda" else case.device
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -19,6 +17,7 @@ from fastfake.demo.memory import memory_in_fresh_process
 from fastfake.demo.report import Figures, SideFigures
 from fastfake.demo.side import FASTFAKE, TORCH, Side
 from fastfake.demo.workload import Workload
+from fastfake.logs import quiet_log
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +61,7 @@ def run_alternately(plan: Plan, progress_console: Console) -> Figures:
         # A thread that redraws the bar would take its time from the work that is being timed.
         auto_refresh=False,
     )
-    with bar, _quiet_log():
+    with bar, quiet_log():
         # Rehearsal, memory, cold run and inspection are the four steps before the rounds.
         task = bar.add_task("", total=len(sides) * (4 + plan.rounds))
 
@@ -112,15 +111,3 @@ def _attempt(side: Side, title: str, action: Callable[[], _Result]) -> _Result:
         if side is TORCH:
             raise DemoError(f"{title}: torch's FakeTensor cannot run it: {one_line(error)}") from error
         raise SideFailure(f"{title}: fastfake cannot run what torch's FakeTensor ran: {one_line(error)}") from error
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    # Torch logs the traceback of every error that a meta kernel raises, on top of raising it.
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 import fastfake
 from fastfake.demo.errors import one_line
+from fastfake.logs import quiet_log
 
 from .checkpointing import Checkpointing, checkpoint_layers
 from .errors import MemoryCommandError
@@ -152,7 +152,7 @@ def prepared(setup: Setup) -> Iterator[Training]:
         if setup.device == "cuda":
             # The device of this rank.
             stack.enter_context(fastfake.pretend(count=1, memory=setup.device_memory))
-        stack.enter_context(_quiet_log())
+        stack.enter_context(quiet_log())
         # Programs print their loss, and a mesh reads the numbers of its ranks: small tensors keep their values.
         mode = stack.enter_context(fastfake.FakeTensorMode(known_values=True, unknown_items=0.0))
         mesh = stack.enter_context(setup.parallelism.mesh(setup.device))
@@ -171,18 +171,6 @@ def prepared(setup: Setup) -> Iterator[Training]:
         except Exception as error:
             raise MemoryCommandError(f"{setup.program.title}: cannot be made: {one_line(error)}") from error
         yield Training(setup, model, optimizer, mesh, mode)
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    # The traceback of an error that a meta kernel raises is logged, on top of being raised.
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _policy(precision: Precision) -> Any:

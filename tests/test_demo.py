@@ -364,6 +364,24 @@ def test_a_config_without_transformers_is_refused_in_one_line(
     assert "needs transformers" in refusal(["--config", str(path)], capsys)
 
 
+def test_what_keeps_transformers_from_being_imported_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a torchvision whose native part does not fit torch: transformers' own error names its class alone."""
+    transformers = pytest.importorskip("transformers")
+
+    def for_model(model_type: str, **settings: object) -> None:
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as error:
+            raise ModuleNotFoundError("Could not import module 'GPT2Config'.") from error
+
+    monkeypatch.setattr(transformers.AutoConfig, "for_model", for_model)
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    assert "RuntimeError: operator torchvision::nms does not exist" in refusal(["--config", str(path)], capsys)
+
+
 @pytest.mark.parametrize(
     ("config", "options", "complaint"),
     [

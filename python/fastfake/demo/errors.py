@@ -23,3 +23,10 @@ def one_line(error: BaseException, *, longest: int = 300) -> str:
     if len(message) > longest:
         message = message[:longest] + "..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return what was raised first of a chain of errors: of those raised from others, the innermost."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

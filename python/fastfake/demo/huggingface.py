@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from fastfake.demo.errors import DemoError, one_line
+from fastfake.demo.errors import DemoError, first_cause, one_line
 
 _IMAGE_SIZE = 224
 _POSITIVE_SETTINGS = (
@@ -155,6 +155,10 @@ def load_config(path: Path) -> Any:
     try:
         with _quiet():
             config = transformers.AutoConfig.for_model(model_type, **settings)
+    except ImportError as error:
+        raise DemoError(
+            f"{path}: transformers cannot be imported as far as {model_type} needs it: {one_line(first_cause(error))}"
+        ) from error
     except Exception as error:
         raise DemoError(f"{path}: not a usable {model_type} config: {one_line(error)}") from error
     _check_settings(path, config)

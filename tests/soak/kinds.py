@@ -995,7 +995,8 @@ def traces_by_jit() -> Iterator[Call]:
         yield lambda number: torch.jit.trace(module, (x,), check_trace=False)
 
 
-@kind(200)
+# torch remembers the number of each object that a program waits with.
+@kind(200, torchs_bytes=200)
 def collectives() -> Iterator[Call]:
     import torch.distributed as dist
     from torch.distributed._functional_collectives import all_reduce

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from both_sides import assert_same
+
+from fastfake import FakeTensorMode
 
 aten = torch.ops.aten
 OPERATORS = [
@@ -36,3 +40,17 @@ def test_which_meta_kernels_take_symbols_is_torchs_answer(func: Any) -> None:
 
 def test_the_lift_operators_are_torchs() -> None:
     assert_same(lambda fakes: [str(func) for func in fakes.FakeTensorMode.lift_fns])
+
+
+def test_an_operator_of_a_library_that_is_gone_is_forgotten(mode: FakeTensorMode) -> None:
+    with torch.library._scoped_library("fastfake_traits", "FRAGMENT") as library:
+        library.define("custom(Tensor x) -> Tensor")
+        torch.library.register_fake("fastfake_traits::custom", torch.empty_like, lib=library)
+        operator = torch.ops.fastfake_traits.custom.default
+        with FakeTensorMode(known_values=True):
+            operator(torch.zeros(3))
+        operator(torch.empty(3))
+        reference = weakref.ref(operator)
+        del operator
+    gc.collect()
+    assert reference() is None

@@ -8,7 +8,6 @@ and the results get what comes out. So metadata do not depend on what is known, 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from ..fake_tensor import FakeTensor
 from ..known_storage import KnownStorage
 from ..logs import log
 from .call import NOT_HANDLED, Call
+from .operator_memo import decided_once
 from .operator_traits import OperatorTraits, schema_info
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _limit(call: Call) -> int:
     return limit_of(call.mode) if builtin else torch_fake_tensor.CONSTANT_NUMEL_LIMIT
 
 
-@functools.cache
+@decided_once
 def _is_about_elements(func: OpOverload) -> bool:
     """Whether the results of an operator, or their sizes, depend on the elements of its arguments."""
     if schema_info(func).is_mutable():
@@ -181,7 +181,7 @@ def _is_about_elements(func: OpOverload) -> bool:
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
-@functools.cache
+@decided_once
 def _names_of_written(func: OpOverload) -> frozenset[str]:
     arguments = func._schema.arguments
     if func.namespace == "c10d":
@@ -235,7 +235,7 @@ def _run_on(call: Call, values: Sequence[Tensor | None]) -> object:
     return call.func(*args, **kwargs)
 
 
-@functools.cache
+@decided_once
 def _takes_device(func: OpOverload) -> bool:
     return any(a.name == "device" and a.kwarg_only for a in func._schema.arguments)
 

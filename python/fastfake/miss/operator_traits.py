@@ -10,6 +10,7 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload
 
 from ..torch_version import AT_LEAST_2_14, AT_LEAST_2_15, of_torch
+from .operator_memo import decided_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -72,7 +73,7 @@ def _cpp_meta_supports_symint_ops() -> Collection[OpOverload]:
     return _CPP_META_SUPPORTS_SYMINT | ({aten.stack.default} if AT_LEAST_2_14 else set())
 
 
-@functools.cache
+@decided_once
 def schema_info(func: OpOverload) -> Any:
     """Return torch's analysis of the schema of ``func``: which arguments it writes to and aliases."""
     return torch._C._SchemaInfo(func._schema)
@@ -101,7 +102,7 @@ class OperatorTraits:
     prim_meta: Callable[..., Any] | None
 
 
-@functools.cache
+@decided_once
 def traits_of(func: OpOverload) -> OperatorTraits:
     """Decide the traits of ``func``."""
     tags = func.tags

@@ -285,3 +285,28 @@ def test_known_values_that_nobody_has_any_more_take_no_memory():
     aliases = [kept.view(()) for _ in range(200)]
     kept.random_()
     assert [alias.constant for alias in aliases] == [None] * 200
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch computes on a device that is there")
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: torch.full_like(torch.tensor(1.5), 2.0, device="cuda"),
+        lambda: torch.tensor(1.5).new_zeros(3, device="cuda"),
+        lambda: torch.empty_like(torch.tensor(1.5), device="xpu:1", dtype=torch.int8),
+    ],
+    ids=["full_like", "new_zeros", "empty_like"],
+)
+def test_what_is_like_a_known_value_can_be_made_on_an_absent_device(made):
+    # torch's mode calls the operator for real, which raises.
+    with fastfake.FakeTensorMode():
+        result = made()
+    assert result.device.type in ("cuda", "xpu")
+    assert result.constant is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch pins memory where there is a device")
+def test_what_is_like_a_known_value_can_be_pinned():
+    with fastfake.FakeTensorMode():
+        result = torch.ops.aten.new_zeros.default(torch.tensor(1.5), [2], pin_memory=True)
+    assert result.shape == (2,)

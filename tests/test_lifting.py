@@ -14,11 +14,12 @@ import both_sides
 import numpy as np
 import pytest
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastfake
-from fastfake import FakeTensorConverter, FakeTensorMode
+from fastfake import _C, FakeTensorConverter, FakeTensorMode
 
 aten = torch.ops.aten
 
@@ -318,6 +319,51 @@ def test_the_kernel_that_lifts_is_the_dispatchers(mode: FakeTensorMode) -> None:
         library.impl("lift_fresh", lambda t: torch.ops.aten.mul.Tensor(t, 2), "CPU")
         assert torch.tensor(3).item() == 6
     assert torch.tensor(3).item() == 3
+
+
+def test_they_are_answered_under_the_python_dispatcher(mode: FakeTensorMode, monkeypatch: Any) -> None:
+    monkeypatch.setattr("fastfake.miss.pipeline.run", None)
+    with enable_python_dispatcher():
+        before = lifts()
+        tensors = [torch.tensor(()), torch.tensor(3), torch.tensor([1.0, 2.0])]
+        assert lifts() == before
+    assert [t.constant is not None for t in tensors] == [True, True, False]
+    assert tensors[1].item() == 3
+
+
+def test_under_the_python_dispatcher_they_are_those_of_torch() -> None:
+    def on(numbers: Any) -> Callable[[Any], Any]:
+        def program(fakes: Any) -> Any:
+            mode = fakes.FakeTensorMode()
+            with mode, enable_python_dispatcher():
+                t = torch.tensor(numbers)
+                return seen(t), bookkeeping(mode)
+
+        return program
+
+    both_sides.assert_all_same({str(numbers): on(numbers) for numbers in NUMBERS})
+
+
+def test_a_function_of_a_program_in_the_place_of_the_kernel_lifts_in_python(mode: FakeTensorMode) -> None:
+    asked = []
+
+    def lift(t: torch.Tensor) -> torch.Tensor:
+        # Native code would have disabled the dispatch to modes.
+        asked.append(torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.Python))
+        return t * 2
+
+    operator, key = aten.lift_fresh.default, torch._C.DispatchKey.CPU
+    before = lifts()
+    operator.py_impl(key)(lift)
+    try:
+        with enable_python_dispatcher():
+            torch.tensor(3)
+    finally:
+        del operator.py_kernels[key]
+        operator._dispatch_cache.clear()
+        _C.note_registration()
+    assert asked == [False]
+    assert lifts() == before + 1
 
 
 def test_transforms_of_functorch_lift_as_in_torch() -> None:

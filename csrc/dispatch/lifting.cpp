@@ -49,20 +49,24 @@ bool is_fresh_and_plain(const at::Tensor& tensor) {
 }
 
 // Whether what is computed below the mode is what the kernels of the CPU compute: no transform of functorch
-// and no other layer of the dispatcher is at work.
-bool nothing_else_is_below() {
+// and no other layer of the dispatcher is at work. The Python dispatcher, which is on while AOTAutograd
+// traces, looks for a function in the place of a kernel first.
+bool nothing_else_is_below(bool has_rule_of_programs) {
   const auto keys = c10::impl::tls_local_dispatch_key_set();
   constexpr DispatchKeySet usual({DispatchKey::Python, DispatchKey::PythonTLSSnapshot,
-                                  DispatchKey::BackendSelect, DispatchKey::ADInplaceOrView});
+                                  DispatchKey::PythonDispatcher, DispatchKey::BackendSelect,
+                                  DispatchKey::ADInplaceOrView});
+  if (has_rule_of_programs && keys.included_.has(DispatchKey::PythonDispatcher)) return false;
   return (keys.included_ - usual).empty() && keys.excluded_.has(DispatchKey::ADInplaceOrView) &&
          keys.excluded_.has(DispatchKey::AutogradFunctionality) && !c10::InferenceMode::is_enabled();
 }
 
 }  // namespace
 
-bool lift(const c10::OperatorHandle& op, torch::jit::Stack* stack, ModeState* mode) {
+bool lift(const c10::OperatorHandle& op, bool has_rule_of_programs, torch::jit::Stack* stack,
+          ModeState* mode) {
   if (mode->propagate_real_tensors || !is_fresh_and_plain(stack->back().toTensor()) ||
-      !nothing_else_is_below()) {
+      !nothing_else_is_below(has_rule_of_programs)) {
     return false;
   }
   const torch::DisableTorchDispatch without_modes;

@@ -108,7 +108,7 @@ bool run_natively(const c10::OperatorHandle& op, const OperatorFacts& facts, Sta
     case NativeKind::WritesValue:
       return write_value(op, facts.arguments, stack, mode);
     case NativeKind::Lifts:
-      return lift(op, stack, mode);
+      return lift(op, (rules & has_no_rule_of_programs) == 0, stack, mode);
     case NativeKind::None:
       break;
   }

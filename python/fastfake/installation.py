@@ -23,7 +23,7 @@ import torch._subclasses.fake_impls  # a first import after installing would bin
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch._ops import OperatorBase
 
-from . import _C, backward, fast_detach, in_use, rebinding, registrations, symbols
+from . import _C, backward, fast_detach, in_use, rebinding, registrations, symbols, traced_constants
 from .fake_tensor import FakeTensor
 from .in_use import is_installed
 from .miss import higher_order_rules
@@ -128,6 +128,7 @@ def _put_ours_in_place() -> None:
         _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
     _forget_tables_of_dynamo()
     _undos.append(backward.put_in_place())
+    _undos.append(traced_constants.put_in_place())
     symbols.remember_if_wanted()
     if not _interpreter_is_ending:
         _C.install_interpreter_hook()

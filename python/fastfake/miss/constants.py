@@ -41,14 +41,16 @@ def may_be_remembered(mode: FakeTensorMode, t: Tensor) -> bool:
     return not is_sparse_any(t) and not mode.is_our_fake(t) and t.device.type != "meta"
 
 
-def _would_move_to_absent_device(call: Call) -> bool:
+def _takes_an_absent_device(call: Call) -> bool:
     """Whether computing the call for real would touch an accelerator that this machine lacks."""
     if not call.mode.avoid_device_init:
         return False
-    if call.func is torch.ops.prims.device_put.default:
+    if call.func is torch.ops.prims.device_put.default or call.kwargs.get("pin_memory"):
         return True
     device = call.kwargs.get("device")
-    return call.func is aten._to_copy.default and device is not None and device.type != "cpu"
+    if device is None or device.type == "cpu":
+        return False
+    return call.func is aten._to_copy.default or device.type != "meta"
 
 
 def lift_numbers(call: Call, traits: OperatorTraits) -> object:
@@ -66,7 +68,7 @@ def lift_numbers(call: Call, traits: OperatorTraits) -> object:
             and isinstance(call.args[0], Tensor)
             and call.args[0].device.type == "meta"
         )
-        if copies_meta or _would_move_to_absent_device(call):
+        if copies_meta or _takes_an_absent_device(call):
             return NOT_HANDLED
     out = call.func(*call.args, **call.kwargs)
     kept = known_values.keep_lifted(call.mode, out)
@@ -111,7 +113,7 @@ def fold_known_values(call: Call, traits: OperatorTraits) -> object:
     """
     if not call.fake_args or call.has_symbolic_sizes or not traits.may_fold:
         return NOT_HANDLED
-    if any(t.constant is None for t in call.fake_args) or _would_move_to_absent_device(call):
+    if any(t.constant is None for t in call.fake_args) or _takes_an_absent_device(call):
         return NOT_HANDLED
     mode, converter = call.mode, call.mode.fake_tensor_converter
     args, kwargs = call.nest([leaf.constant if mode.is_our_fake(leaf) else leaf for leaf in call.flat_args])

@@ -5,6 +5,7 @@
 #include "dispatch/fake_backward.h"
 #include "dispatch/interpreter_hook.h"
 #include "dispatch/kernel_invocation.h"
+#include "dispatch/mode_entry.h"
 #include "dispatch/native_detach.h"
 #include "dispatch/pretended_device.h"
 #include "memory/memory_bindings.h"
@@ -162,6 +163,7 @@ PYBIND11_MODULE(_C, module) {
                return fake_of_plain(real, mode.ptr(), state->allow_unsafe_data_ptr_access);
              }),
              py::arg("mode"), py::arg("real"));
+  module.def("forget_entries_of_other_threads", wrap_pybind_function(forget_entries_of_other_threads));
   module.def("in_kernel_invocation", [] { return thread_state.inside_kernel; });
   py::class_<KernelInvocation>(module, "KernelInvocation")
       .def(py::init<>())

@@ -15,7 +15,9 @@
 #include "cache/works.h"
 #include "dispatch/device_guards.h"
 #include "dispatch/fake_backward.h"
+#include "dispatch/mode_entry.h"
 #include "dispatch/pretended_device.h"
+#include "dispatch/thread_state.h"
 #include "memory/ledger.h"
 #include "objects/instance_check.h"
 #include "objects/interned_devices.h"
@@ -24,6 +26,8 @@
 #include "symbolic/symbol_table.h"
 
 #include <torch/csrc/python_headers.h>
+
+#include <array>
 
 namespace fastfake {
 
@@ -35,6 +39,7 @@ struct ProcessState {
   KnownStorages known_storages;
   DeviceGuards device_guards;
   FakeBackwards fake_backwards;
+  std::array<ModeFlag, count_of_mode_flags> mode_flags;
   PretendedDevice pretended_device;
   OperatorTable operators;
   VouchedOperators vouched_operators;

@@ -21,54 +21,73 @@ using c10::impl::TorchDispatchModeTLS;
 
 // What `FakeTensorMode._prepare_to_enter` returns, and what is kept of an entry; see thread_state.EnterStack.
 enum Prepared : Py_ssize_t { Entries, NoAccelerator, IsUsers, SeesCompiledCode };
-enum Entry : Py_ssize_t { Activated, Replaced, LiftedBefore, FlagsBefore };
+enum Entry : Py_ssize_t { Activated, Replaced, LiftedBefore, Claims };
 
-bool item_is_true(const PyRef& tuple, Py_ssize_t index) {
-  return is_true(PyTuple_GET_ITEM(tuple.get(), index));
-}
+bool item_is_true(PyObject* tuple, Py_ssize_t index) { return is_true(PyTuple_GET_ITEM(tuple, index)); }
+
+bool item_is_true(const PyRef& tuple, Py_ssize_t index) { return item_is_true(tuple.get(), index); }
 
 // What torch's Python code knows of the modes that are entered: variables of the module in which its modes
-// are.
+// are, of the process where modes are of a thread. torch's modes put back what they found, which was another
+// thread's, so that a flag may stay for ever. Here a flag holds while any thread is in a mode that claims it.
 class ModeFlags {
  public:
   // Imported long ago: looking it up runs no Python code.
   ModeFlags() : module_(PyRef::steal(PyImport_GetModule(name_of_module().get()))) {}
 
-  PyRef read() const {
-    auto values = PyRef::steal(PyTuple_New(static_cast<Py_ssize_t>(names.size())));
-    for (size_t i = 0; i < names.size(); ++i) {
-      PyTuple_SET_ITEM(values.get(), static_cast<Py_ssize_t>(i),
-                       PyRef::steal(PyObject_GetAttrString(module_.get(), names.at(i))).release());
+  void claim(const std::array<bool, count_of_mode_flags>& claims) const {
+    for (size_t i = 0; i < claims.size(); ++i) {
+      if (!claims.at(i)) continue;
+      ++thread_state.mode_flag_claims.at(i);
+      auto& flag = process().mode_flags.at(i);
+      if (flag.claims++ == 0) flag.before = read(i);
+      write(i, true);
     }
-    return values;
+    tell_dynamo();
   }
 
-  void write(const PyRef& values) const {
-    for (size_t i = 0; i < names.size(); ++i) {
-      PyObject* value = PyTuple_GET_ITEM(values.get(), static_cast<Py_ssize_t>(i));
-      if (PyObject_SetAttrString(module_.get(), names.at(i), value) != 0) throw python_error();
+  void give_up(const std::array<bool, count_of_mode_flags>& claims) const {
+    for (size_t i = 0; i < claims.size(); ++i) {
+      auto& of_this_thread = thread_state.mode_flag_claims.at(i);
+      // None is left to give up where a mode is left more often than it was entered, as copies of one can be.
+      if (!claims.at(i) || of_this_thread == 0) continue;
+      --of_this_thread;
+      auto& flag = process().mode_flags.at(i);
+      if (--flag.claims == 0) write(i, flag.before);
     }
-    // The last one is known to Dynamo's guards as well.
-    PyObject* last = PyTuple_GET_ITEM(values.get(), static_cast<Py_ssize_t>(names.size()) - 1);
-    PyRef::steal(
-        PyObject_CallMethod(module_.get(), "set_is_in_mode_without_ignore_compile_internals", "O", last));
+    tell_dynamo();
   }
 
-  // What they are once a mode is entered of which `prepared` tells.
-  static PyRef within(const PyRef& before, const PyRef& prepared) {
-    const auto either = [&](Py_ssize_t flag, Prepared of_mode) {
-      return Py_NewRef(item_is_true(before, flag) || item_is_true(prepared, of_mode) ? Py_True : Py_False);
-    };
-    return PyRef::steal(Py_BuildValue("(ONN)", Py_True, either(1, IsUsers), either(2, SeesCompiledCode)));
+  // In the child of a fork.
+  void forget_claims_of_other_threads() const {
+    for (size_t i = 0; i < count_of_mode_flags; ++i) {
+      auto& flag = process().mode_flags.at(i);
+      if (flag.claims != 0 && thread_state.mode_flag_claims.at(i) == 0) write(i, flag.before);
+      flag.claims = thread_state.mode_flag_claims.at(i);
+    }
+    tell_dynamo();
   }
 
  private:
-  static constexpr std::array<const char*, 3> names = {
+  static constexpr std::array<const char*, count_of_mode_flags> names = {
       "_is_in_torch_dispatch_mode",
       "_is_in_non_infra_torch_dispatch_mode",
       "_is_in_any_mode_without_ignore_compile_internals",
   };
   static PyRef name_of_module() { return PyRef::steal(PyUnicode_FromString("torch.utils._python_dispatch")); }
+
+  bool read(size_t flag) const {
+    return is_true(PyRef::steal(PyObject_GetAttrString(module_.get(), names.at(flag))).get());
+  }
+  void write(size_t flag, bool value) const {
+    if (PyObject_SetAttrString(module_.get(), names.at(flag), value ? Py_True : Py_False) != 0)
+      throw python_error();
+  }
+  // The last one is known to Dynamo's guards as well.
+  void tell_dynamo() const {
+    PyRef::steal(PyObject_CallMethod(module_.get(), "set_is_in_mode_without_ignore_compile_internals", "O",
+                                     read(count_of_mode_flags - 1) ? Py_True : Py_False));
+  }
 
   PyRef module_;
 };
@@ -88,13 +107,14 @@ PyObject* enter(PyObject* self, PyObject* /*unused*/) {
   const auto active = TorchDispatchModeTLS::get_mode(TorchDispatchModeKey::FAKE);
   PyObject* before = active ? (*active)->ptr(getPyInterpreter()) : Py_None;
   const bool activates = before != self;
-  const auto flags_before = flags.read();
-  const auto flags_within = ModeFlags::within(flags_before, prepared);
+  const std::array<bool, count_of_mode_flags> claims = {true, item_is_true(prepared, IsUsers),
+                                                        item_is_true(prepared, SeesCompiledCode)};
   PyObject* lifted_before = Py_None;
   if (stays_on_cpu) lifted_before = torch::utils::only_lift_cpu_tensors() ? Py_True : Py_False;
+  const auto boolean = [](bool value) { return value ? Py_True : Py_False; };
   const auto entry =
-      PyRef::steal(Py_BuildValue("(OOOO)", activates ? Py_True : Py_False, activates ? before : Py_None,
-                                 lifted_before, flags_before.get()));
+      PyRef::steal(Py_BuildValue("(OOO(OOO))", boolean(activates), activates ? before : Py_None,
+                                 lifted_before, boolean(claims[0]), boolean(claims[1]), boolean(claims[2])));
   if (PyList_Append(PyTuple_GET_ITEM(prepared.get(), Entries), entry.get()) != 0) throw python_error();
 
   if (stays_on_cpu) {
@@ -103,7 +123,7 @@ PyObject* enter(PyObject* self, PyObject* /*unused*/) {
   }
   process().device_guards.lend();
   if (activates) {
-    flags.write(flags_within);
+    flags.claim(claims);
     if (active) TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE);
     activate(self);
   }
@@ -133,7 +153,8 @@ PyObject* leave(PyObject* self, PyObject* /*exception*/) {
     was_active = TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE).has_value();
     PyObject* replaced = PyTuple_GET_ITEM(entry.get(), Replaced);
     if (replaced != Py_None) activate(replaced);
-    flags.write(PyRef::borrow(PyTuple_GET_ITEM(entry.get(), FlagsBefore)));
+    PyObject* claims = PyTuple_GET_ITEM(entry.get(), Claims);
+    flags.give_up({item_is_true(claims, 0), item_is_true(claims, 1), item_is_true(claims, 2)});
   }
   PyObject* lifted_before = PyTuple_GET_ITEM(entry.get(), LiftedBefore);
   if (lifted_before != Py_None) torch::utils::set_only_lift_cpu_tensors(lifted_before == Py_True);
@@ -152,5 +173,7 @@ constinit std::array<PyMethodDef, 3> methods = {{
 }  // namespace
 
 PyMethodDef* mode_entry_methods() noexcept { return methods.data(); }
+
+void forget_entries_of_other_threads() { ModeFlags().forget_claims_of_other_threads(); }
 
 }  // namespace fastfake

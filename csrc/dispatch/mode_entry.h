@@ -9,7 +9,18 @@
 
 #include <torch/csrc/python_headers.h>
 
+#include <cstddef>
+
 namespace fastfake {
+
+// One of torch's flags that tell of modes which are entered, in the process. The GIL guards it.
+struct ModeFlag {
+  size_t claims = 0;    // of modes that are entered, on all threads; see ThreadState for those of one
+  bool before = false;  // what it was without any
+};
+
+// In the child of a fork: the modes that other threads were in are left.
+void forget_entries_of_other_threads();
 
 // The methods `__enter__` and `__exit__` of ModeState, and a last one without a name.
 PyMethodDef* mode_entry_methods() noexcept;

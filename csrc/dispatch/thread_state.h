@@ -1,7 +1,12 @@
 // What native code knows of the calling thread.
 #pragma once
 
+#include <array>
+#include <cstddef>
+
 namespace fastfake {
+
+constexpr size_t count_of_mode_flags = 3;
 
 struct ThreadState {
   bool inside_kernel = false;         // see KernelInvocation
@@ -13,6 +18,8 @@ struct ThreadState {
   // What becomes of known values in calls that this thread makes: 0 if they are followed. Otherwise a call is
   // being computed, and those that it makes on the way give no values; the number is for Python's use.
   int following = 0;
+  // By how many modes that this thread is in each flag is claimed, see ModeFlag.
+  std::array<size_t, count_of_mode_flags> mode_flag_claims{};
 };
 
 inline constinit thread_local ThreadState thread_state;

@@ -3,6 +3,7 @@
 #include "memory/tracked_storage.h"
 #include "process_state.h"
 
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/csrc/autograd/node.h>
@@ -37,8 +38,7 @@ void Ledger::start(PyObject* mode, PyObject* name_module, PyObject* root_called,
   modules_.start(name_module, root_called);
   lines_.start(std::move(skipped));
   watched_.clear();
-  depth_at_backward_ = 0;
-  creates_graph_ = in_optimizer_ = false;
+  threads_.clear();
   steps_ = storages_ = 0;
   last_phase_ = Phase::Forward;
   forget_events();
@@ -53,25 +53,28 @@ void Ledger::stop() {
 }
 
 void Ledger::leave_optimizer() {
-  in_optimizer_ = false;
+  of_this_thread().in_optimizer = false;
   ++steps_;
 }
 
-Phase Ledger::phase() const {
+Ledger::OfThread& Ledger::of_this_thread() { return threads_[at::RecordFunction::currentThreadId()]; }
+
+Phase Ledger::phase() {
+  const auto& here = of_this_thread();
   if (goes_backward()) {
-    const bool in_module = modules_.depth() > depth_at_backward_;
-    return in_module || (c10::GradMode::is_enabled() && !creates_graph_) ? Phase::Recomputation
-                                                                         : Phase::Backward;
+    const bool in_module = modules_.depth() > here.depth_at_backward;
+    return in_module || (c10::GradMode::is_enabled() && !here.creates_graph) ? Phase::Recomputation
+                                                                             : Phase::Backward;
   }
   // An optimizer may call the model.
-  return in_optimizer_ && modules_.depth() == 0 ? Phase::Optimizer : Phase::Forward;
+  return here.in_optimizer && modules_.depth() == 0 ? Phase::Optimizer : Phase::Forward;
 }
 
-uint32_t Ledger::module() const {
-  if (!goes_backward() || modules_.depth() > depth_at_backward_) return modules_.innermost();
+uint32_t Ledger::module() {
+  if (!goes_backward() || modules_.depth() > of_this_thread().depth_at_backward) return modules_.innermost();
   const auto node = torch::autograd::get_current_node();
   if (!node || node->sequence_nr() == no_sequence_number) return 0;
-  return modules_.of_node(node->sequence_nr());
+  return modules_.of_node(*node);
 }
 
 Origin Ledger::origin(uint32_t op) {
@@ -179,12 +182,13 @@ PyRef Ledger::events() const {
 
 Ledger::BackwardPass::BackwardPass(Ledger& ledger, bool creates_graph)
     : ledger_(ledger),
-      depth_before_(std::exchange(ledger.depth_at_backward_, ledger.modules_.depth())),
-      creates_graph_before_(std::exchange(ledger.creates_graph_, creates_graph)) {}
+      depth_before_(std::exchange(ledger.of_this_thread().depth_at_backward, ledger.modules_.depth())),
+      creates_graph_before_(std::exchange(ledger.of_this_thread().creates_graph, creates_graph)) {}
 
 Ledger::BackwardPass::~BackwardPass() {
-  ledger_.depth_at_backward_ = depth_before_;
-  ledger_.creates_graph_ = creates_graph_before_;
+  auto& here = ledger_.of_this_thread();
+  here.depth_at_backward = depth_before_;
+  here.creates_graph = creates_graph_before_;
 }
 
 }  // namespace fastfake

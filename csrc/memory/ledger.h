@@ -92,7 +92,7 @@ class Ledger {
     return found == watched_.end() ? nullptr : &found->second;
   }
 
-  void enter_optimizer() { in_optimizer_ = true; }
+  void enter_optimizer() { of_this_thread().in_optimizer = true; }
   void leave_optimizer();
   uint32_t steps() const { return steps_; }
 
@@ -116,8 +116,16 @@ class Ledger {
   };
 
  private:
-  Phase phase() const;
-  uint32_t module() const;
+  // Other threads may train other models, or parts of the same.
+  struct OfThread {
+    size_t depth_at_backward = 0;  // of calls of modules
+    bool creates_graph = false;
+    bool in_optimizer = false;
+  };
+  OfThread& of_this_thread();
+
+  Phase phase();
+  uint32_t module();
   Origin origin(uint32_t op);
   void add(Event event);
   void forget_events();
@@ -128,9 +136,7 @@ class Ledger {
   ModuleCalls modules_;
   PythonLines lines_;
   ska::flat_hash_map<uint32_t, WatchedArgument> watched_;
-  size_t depth_at_backward_ = 0;  // of calls of modules
-  bool creates_graph_ = false;
-  bool in_optimizer_ = false;
+  ska::flat_hash_map<uint64_t, OfThread> threads_;  // by torch's numbers of threads
   uint32_t steps_ = 0;
   Phase last_phase_ = Phase::Forward;
   uint32_t storages_ = 0;

@@ -31,6 +31,12 @@ void visit_storage(PyObject* tensor, const Visit& visit) {
   visit(*keep.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl(), fake.device());
 }
 
+bool is_followed(const py::handle& tensor) {
+  if (!process().ledger.is_on()) return false;
+  const auto fake = FakeTensorView::of(tensor.ptr());
+  return fake && process().ledger.follows(fake.mode());
+}
+
 // A fake tensor that Python made. Inside of a call, what comes of that counts.
 void note_tensor(const py::handle& tensor) {
   if (thread_state.inside_tracked_call) return;
@@ -81,6 +87,7 @@ void bind_memory(py::module_& module) {
              }));
   module.def("memory_steps", [] { return process().ledger.steps(); });
 
+  module.def("memory_follows", wrap_pybind_function(is_followed), py::arg("tensor"));
   module.def("memory_note", wrap_pybind_function(note_tensor), py::arg("tensor"));
   module.def("memory_note_role", wrap_pybind_function(note_role), py::arg("tensor"), py::arg("role"),
              py::arg("unless_it_has_one") = false, py::arg("module") = py::none());

@@ -1,6 +1,7 @@
 #include "memory/module_calls.h"
 
 #include <ATen/SequenceNumber.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 
 #include <algorithm>
@@ -11,8 +12,7 @@ void ModuleCalls::start(PyObject* name_module, PyObject* root_called) {
   name_module_ = PyRef::borrow(name_module);
   root_called_ = PyRef::borrow(root_called);
   names_.assign(1, "");
-  running_.clear();
-  changes_.clear();
+  threads_.clear();
 }
 
 void ModuleCalls::stop() {
@@ -20,7 +20,7 @@ void ModuleCalls::stop() {
   const auto known = std::exchange(known_, {});
   const auto name_module = std::exchange(name_module_, {});
   const auto root_called = std::exchange(root_called_, {});
-  running_.clear();
+  threads_.clear();
 }
 
 uint32_t ModuleCalls::number_of(PyObject* module) {
@@ -36,33 +36,46 @@ uint32_t ModuleCalls::number_of(PyObject* module) {
   return number;
 }
 
-void ModuleCalls::remember_change() { changes_.emplace_back(at::sequence_number::peek(), innermost()); }
+ModuleCalls::OfThread& ModuleCalls::of_this_thread() {
+  return threads_[at::RecordFunction::currentThreadId()];
+}
+
+void ModuleCalls::OfThread::remember_change() {
+  changes.emplace_back(at::sequence_number::peek(), innermost());
+}
 
 void ModuleCalls::enter(PyObject* module, PyObject* args) {
   const uint32_t number = number_of(module);
-  if (running_.empty() && torch::autograd::get_current_graph_task_id() == -1) {
+  if (depth() == 0 && torch::autograd::get_current_graph_task_id() == -1) {
     const auto root_called = PyRef::borrow(root_called_.get());
     PyRef::steal(PyObject_CallFunctionObjArgs(root_called.get(), module, args, nullptr));
   }
-  running_.push_back(number);
-  remember_change();
+  // Looked up only now: Python may have let other threads go on, which moves them all.
+  auto& here = of_this_thread();
+  here.running.push_back(number);
+  here.remember_change();
 }
 
 void ModuleCalls::leave(PyObject* module) {
   // Those that ended with an exception need not have told.
   const auto known = known_.find(module);
   if (known == known_.end()) return;
-  const auto found = std::find(running_.rbegin(), running_.rend(), known->second.number);
-  if (found == running_.rend()) return;
-  running_.erase(found.base() - 1, running_.end());
-  remember_change();
+  auto& here = of_this_thread();
+  auto& running = here.running;
+  const auto found = std::find(running.rbegin(), running.rend(), known->second.number);
+  if (found == running.rend()) return;
+  running.erase(found.base() - 1, running.end());
+  here.remember_change();
 }
 
-uint32_t ModuleCalls::of_node(uint64_t sequence_number) const {
+uint32_t ModuleCalls::of_node(const torch::autograd::Node& node) const {
+  const auto thread = threads_.find(node.thread_id());
+  if (thread == threads_.end()) return 0;
+  const auto& changes = thread->second.changes;
   const auto after =
-      std::upper_bound(changes_.begin(), changes_.end(), sequence_number,
+      std::upper_bound(changes.begin(), changes.end(), node.sequence_nr(),
                        [](uint64_t number, const auto& change) { return number < change.first; });
-  return after == changes_.begin() ? 0 : (after - 1)->second;
+  return after == changes.begin() ? 0 : (after - 1)->second;
 }
 
 }  // namespace fastfake

@@ -141,6 +141,9 @@ def rename_key(dictionary: dict[Any, Any], old_key: object, new_key: object) -> 
 def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> None:
     """Have `callable` called with every fake tensor that native code makes; None ends that."""
 
+def forget_entries_of_other_threads() -> None:
+    """Take the modes that other threads are in for left, in the child of a fork."""
+
 def in_kernel_invocation() -> bool:
     """Whether this thread is inside a KernelInvocation."""
 
@@ -290,6 +293,9 @@ def memory_events() -> tuple[
 
 def memory_steps() -> int:
     """Return how many steps optimizers have taken."""
+
+def memory_follows(tensor: torch.Tensor) -> bool:
+    """Return whether a tracker is on and a tensor is a fake one of the mode that it follows."""
 
 def memory_note(tensor: torch.Tensor) -> None:
     """Note the storage of a fake tensor that Python code made, unless that was in the middle of a call."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import main_interpreter as _main_interpreter  # noqa: F401  # before torch is imported
+
+# isort: split
 from . import compatibility as _compatibility
 from .version import __version__ as __version__
 

@@ -10,6 +10,8 @@ import os
 import threading
 import time
 
+from . import _C
+
 __all__ = ["begin", "changing", "end", "ensure_installed", "is_installed", "set_installed", "wait_for_others"]
 
 # Held while classes are exchanged, and while a thread begins to compute.
@@ -90,6 +92,7 @@ def wait_for_others() -> None:
 
 def _forget_other_threads() -> None:
     changing.release()
+    _C.forget_entries_of_other_threads()
     thread = threading.get_ident()
     for other in [other for other in _depths if other != thread]:
         del _depths[other]

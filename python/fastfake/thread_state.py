@@ -35,7 +35,7 @@ fake_tensor_tls = FakeTensorTLS()
 
 
 # What one ``with`` on a mode has to undo: whether it activated the mode, which mode it replaced, torch's flag that
-# keeps ``torch.tensor`` on the CPU (None where an accelerator is usable), and what torch knew of the modes entered.
+# keeps ``torch.tensor`` on the CPU (None where an accelerator is usable), and which of torch's flags the entry claims.
 Entry: TypeAlias = "tuple[bool, TorchDispatchMode | None, bool | None, tuple[bool, bool, bool]]"
 
 

@@ -237,13 +237,17 @@ class Tracker:
     def _root_called(self, root: nn.Module, args: tuple[object, ...]) -> None:
         _note_inputs(args)
 
+    # The hooks are for all optimizers of the process.
+
     def _before_step(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        self._note_roots()
-        _C.memory_enter_optimizer()
+        if _is_followed(optimizer):
+            self._note_roots()
+            _C.memory_enter_optimizer()
 
     def _after_step(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
-        self._note_state(optimizer)
-        _C.memory_leave_optimizer()
+        if _is_followed(optimizer):
+            self._note_state(optimizer)
+            _C.memory_leave_optimizer()
 
     def _note_state(self, optimizer: Optimizer) -> None:
         for parameter, state in optimizer.state.items():
@@ -276,6 +280,10 @@ def _tensors_of(thing: nn.Module | Optimizer | Tensor) -> Iterator[Tensor]:
         for group in thing.param_groups:
             for tensor in group["params"]:
                 yield from plain_tensors(tensor)
+
+
+def _is_followed(optimizer: Optimizer) -> bool:
+    return any(_C.memory_follows(tensor) for tensor in _tensors_of(optimizer))
 
 
 def _note_grad(parameter: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Threads that work on fake tensors while others change what all threads share."""

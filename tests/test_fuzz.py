@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from fuzz.sides import Side, difference, harm
+from fuzz.sides import Side, difference, harm, is_torchs
 from fuzz.statements import cheating_programs, programs
 from hypothesis import HealthCheck, given, seed, settings
 
@@ -38,12 +39,17 @@ def with_program(told: str, program: list[str]) -> str:
     return "\n".join([told, "", "the program:", *program])
 
 
+def run_on_both(sides: tuple[Side, Side], program: list[str]) -> list[Any]:
+    for side in sides:
+        side.begin(program)
+    return [side.answer() for side in sides]
+
+
 @from_seed
 @as_many
 @given(program=programs())
 def test_hostile_programs_do_what_they_do_to_torch(program: list[str], sides: tuple[Side, Side]) -> None:
-    theirs, ours = sides
-    told = difference(program, theirs.run(program), ours.run(program))
+    told = difference(program, *run_on_both(sides, program))
     assert told is None, with_program(told, program)
 
 
@@ -51,8 +57,10 @@ def test_hostile_programs_do_what_they_do_to_torch(program: list[str], sides: tu
 @as_many
 @given(program=cheating_programs())
 def test_programs_that_cheat_do_no_harm(program: list[str], sides: tuple[Side, Side]) -> None:
-    told = harm(sides[1].run(program))
-    assert told is None, with_program(told, program)
+    theirs, ours = sides
+    answer = ours.run(program)
+    told = harm(answer)
+    assert told is None or is_torchs(theirs.run(program), answer), with_program(str(told), program)
 
 
 @pytest.mark.parametrize(

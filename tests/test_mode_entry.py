@@ -104,6 +104,32 @@ def test_leaving_a_mode_that_somebody_took_off_raises_and_restores_the_rest() ->
     assert (state_of_thread(), mode.enter_stack) == (before, [])
 
 
+def test_modes_left_in_the_order_in_which_they_were_entered_leave_none_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch does: the second finds none active, and does not bring the first one back, which is done with."""
+
+    def program(fakes: Any) -> object:
+        first, second = fakes.FakeTensorMode(), fakes.FakeTensorMode()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        with pytest.raises(RuntimeError, match="there wasn't one active"):
+            second.__exit__(None, None, None)
+        return torch._C._get_dispatch_mode(FAKE), torch._C._only_lift_cpu_tensors()
+
+    for flag in (
+        "_is_in_torch_dispatch_mode",
+        "_is_in_non_infra_torch_dispatch_mode",
+        "_is_in_any_mode_without_ignore_compile_internals",
+    ):
+        monkeypatch.setattr(torch_modes, flag, getattr(torch_modes, flag))  # torch's modes put back what they found
+    lifted = torch._C._only_lift_cpu_tensors()
+    try:
+        assert_same(program)
+    finally:
+        torch._C._unset_dispatch_mode(FAKE)
+        torch._C._set_only_lift_cpu_tensors(lifted)
+
+
 def test_the_flag_for_new_tensors_is_restored_by_the_entry_that_set_it() -> None:
     mode = fastfake.FakeTensorMode()
     before = torch._C._only_lift_cpu_tensors()

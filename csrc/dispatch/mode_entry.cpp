@@ -152,12 +152,17 @@ PyObject* leave(PyObject* self, PyObject* /*exception*/) {
   if (item_is_true(entry, Activated)) {
     was_active = TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE).has_value();
     PyObject* replaced = PyTuple_GET_ITEM(entry.get(), Replaced);
-    if (replaced != Py_None) activate(replaced);
+    // Where none is active, modes are left in another order than that in which they were entered: the one
+    // that was replaced may be done with, and nobody would leave it again.
+    if (was_active && replaced != Py_None) activate(replaced);
     PyObject* claims = PyTuple_GET_ITEM(entry.get(), Claims);
     flags.give_up({item_is_true(claims, 0), item_is_true(claims, 1), item_is_true(claims, 2)});
   }
   PyObject* lifted_before = PyTuple_GET_ITEM(entry.get(), LiftedBefore);
-  if (lifted_before != Py_None) torch::utils::set_only_lift_cpu_tensors(lifted_before == Py_True);
+  if (lifted_before != Py_None) {
+    torch::utils::set_only_lift_cpu_tensors(lifted_before == Py_True &&
+                                            (was_active || torch::utils::only_lift_cpu_tensors()));
+  }
   TORCH_CHECK(was_active, "Attempted to unset ", c10::impl::to_string(TorchDispatchModeKey::FAKE),
               ", but there wasn't one active.");
   Py_RETURN_NONE;

@@ -7,6 +7,7 @@ what `T` gives.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -25,6 +26,9 @@ _MAKING = (
     "keep(torch.empty_like(T({0}), dtype=D({1})))",
     "keep(mode.from_tensor(torch.ones(S({0}), S({1}))))",
     "keep(torch.nn.Parameter(T({0})))",
+    "keep(T({0}).as_subclass(Plain))",
+    "keep(dynamic(S({0}), S({1})))",
+    "keep(torch.empty(T({0}).shape[-1], S({1})))",
 )
 _COMPUTING = (
     "keep(T({0}) + T({1}))",
@@ -48,12 +52,17 @@ _COMPUTING = (
     "keep(torch.topk(T({0}), N({1}))[1])",
     "keep(torch.sort(T({0}), N({1}))[0])",
     "keep(T({0}).to(D({1})))",
-    "keep(T({0}).to(V({1})))",
+    "keep(T({0}).to(V({1}) if V({1}) in ('cpu', 'meta') else 'cpu'))",
     "keep(T({0})[T({1})])",
     "keep(torch.nonzero(T({0})))",
     "keep(torch.add(T({0}), T({1}), out=T({2})))",
     "keep(aten.add.Tensor(T({0}), N({1})))",
     "keep(aten.sum.dim_IntList(T({0}), [N({1}), N({2})]))",
+    "keep(T({0}) * T({1}).shape[0])",
+    "keep(T({0}).new_zeros(T({1}).shape[0] + S({2})))",
+    "any_operator({0}, {1}, {2}, {3})",
+    "any_operator({0}, {1}, {2}, {3})",
+    "any_operator({0}, {1}, {2}, {3})",
     "aten.mm.default(T({0}))",
     "aten.add.Tensor(T({0}), 'text')",
     "aten.view.default(T({0}), [None, N({1})])",
@@ -64,6 +73,12 @@ _COMPUTING = (
     "T({0}).numpy()",
     "repr(T({0}))",
     "T({0}).data_ptr()",
+    "int(T({0}).shape[0])",
+    "note(T({0}).shape[0] == T({1}).shape[-1])",
+    "note(bool(T({0}).numel() < N({1})))",
+    "note(T({0}).is_contiguous())",
+    "note(T({0}).stride(N({1})))",
+    "torch._check(T({0}).shape[0] == T({1}).shape[0])",
 )
 _VIEWING = (
     "keep(T({0}).view(N({1}), N({2})))",
@@ -82,6 +97,8 @@ _VIEWING = (
     "keep(T({0}).view(D({1})))",
     "keep(T({0}).contiguous())",
     "keep(T({0}).conj())",
+    "keep(T({0}).view(T({1}).shape[0], -1))",
+    "keep(T({0})[: T({1}).shape[0]])",
 )
 _WRITING = (
     "T({0}).add_(T({1}))",
@@ -112,6 +129,20 @@ _DIFFERENTIATING = (
     "T({0}).register_hook(reentering)",
     "keep(torch.utils.checkpoint.checkpoint(torch.sin, T({0}), use_reentrant=bool(S({1}) % 2)))",
     "torch.set_grad_enabled(bool(S({0}) % 2))",
+    "T({0}).register_post_accumulate_grad_hook(raising)",
+    "keep(Cube.apply(T({0})))",
+    "keep(Failing.apply(T({0})))",
+    "with torch.autograd.graph.saved_tensors_hooks(lambda x: x, raising): keep(T({0}).exp())",
+    "with torch.autograd.graph.saved_tensors_hooks(raising, raising): keep(T({0}).exp())",
+    "with torch.autograd.graph.saved_tensors_hooks(lambda x: x + 0, lambda x: x * 1): keep(T({0}).exp())",
+    "keep(torch.func.grad(lambda x: x.sum())(T({0})))",
+    "keep(torch.func.vmap(torch.sin)(T({0})))",
+    "keep(torch.func.jvp(torch.sin, (T({0}),), (T({1}),))[1])",
+    "keep(torch.func.functionalize(lambda x: x.add_(1))(T({0})))",
+    "make_fx(lambda x: x * 2 + N({1}))(T({0}))",
+    "keep(torch.nn.Linear(S({0}), S({1}))(T({2})))",
+    "torch.optim.SGD([T({0})], lr=0.1, momentum=0.9).step()",
+    "torch.optim.AdamW([T({0}), T({1})], lr=0.1).step()",
 )
 # After these, what a tensor is like is nobody's promise: both sides only have to live on.
 _CHEATING = (
@@ -120,23 +151,38 @@ _CHEATING = (
     "del T({0}).fake_device",
     "T({0}).fake_mode = other_mode",
     "T({0}).fake_mode = None",
+    "keep(T({0}).to(V({1})))",
+    "keep(T({0}).to('cuda'))",  # which torch refuses where it was built without CUDA
+    "keep(torch.empty(S({0}), S({1}), device='cuda:1', requires_grad=True))",
     "T({0}).constant = 3",
     "keep(torch.Tensor._make_subclass(FakeTensor, torch.empty(S({0}), device='meta')))",
     "keep(FakeTensor.__new__(FakeTensor))",
     "keep(copy.copy(T({0})))",  # which torch puts on storage of the CPU
+    "keep(copy.deepcopy(T({0})))",
+    "keep(copy.deepcopy([T({0}), T({1})])[1])",
     "torch.utils.swap_tensors(T({0}), T({1}))",
     "T({0}).__class__ = torch.Tensor",
     "install()",
     "uninstall()",
+    "in_thread(install)",
+    "in_thread(uninstall)",
+    "in_fork(uninstall)",
     "interrupt_soon(S({0}))",
+    "enter(tools.pretend())",
+    "enter(following_mode)",
+    "with following_mode: keep(torch.tensor([S({0}), S({1})]) * N({2}))",
+    "with following_mode: T({0}).tolist()",
 )
 _LIVING = (
     "T({0}).unknown_attribute = T({1})",
     "keep(FakeTensor(mode, torch.empty(S({0}), device='meta'), V({1})))",
     "keep(Wrapper(T({0})))",
-    "keep(copy.deepcopy(T({0})))",
+    "note(describe(copy.deepcopy(T({0}))))",  # which belongs to another mode with torch
     "pickle.loads(pickle.dumps(T({0})))",
     "forget(S({0}))",
+    "copy.deepcopy(mode)",
+    "pickle.dumps(mode)",
+    "torch.save([T({0})], io.BytesIO())",
 )
 _MODES = (
     "enter(mode)",
@@ -158,6 +204,20 @@ _MODES = (
     "keep(library.scale(T({0}), N({1})))",
     "library.broken(T({0}))",
     "keep(library.reentering(T({0})))",
+    "keep(library.meddling(T({0})))",
+    "library.interrupted(T({0}))",
+    "enter(Meddling())",
+    "with Meddling(): keep(T({0}) * 2)",
+    "keep(in_tasks_that_overlap(T({0})))",
+    "suspend(mode)",
+    "suspend(Passing())",
+    "resume()",
+    "enter(torch.autocast('cpu', dtype=torch.bfloat16))",
+    "enter(torch.utils._python_dispatch._disable_current_modes())",
+    "with torch._subclasses.fake_tensor.unset_fake_temporarily(): keep(torch.ones(S({0}), 2))",
+    "with tools.cache_operator(library.scale.default): keep(library.scale(T({0}), N({1})))",
+    "with tools.track(): keep(T({0}) + 1)",
+    "enter(tools.track(T({0})))",
 )
 _ELSEWHERE = (
     "gc.collect()",
@@ -167,6 +227,15 @@ _ELSEWHERE = (
     "keep(in_thread(lambda: T({0}) + 1))",
     "keep(in_thread(lambda: torch.empty(S({0}))))",
     "in_fork(lambda: T({0}) + 1)",
+    "in_fork(lambda: T({0}).sum().backward())",
+    "in_fork(FakeTensorMode.cache_clear)",
+    "in_thread(lambda: in_fork(lambda: T({0}) + 1))",
+    "go_on_in_fork()",
+    "disturb(N({0}) if isinstance(N({0}), int) else 0)",
+    "calm()",
+    "tools.limit_cache(S({0}) * 1000)",
+    "mode.cache_crosscheck_enabled = bool(S({0}) % 2)",
+    "in_thread(lambda: mode.__enter__() and mode.__exit__(None, None, None))",
     "mode.cache_enabled = bool(S({0}) % 2)",
     "mode.allow_fallback_kernels = bool(S({0}) % 2)",
     "torch.set_default_dtype((torch.float32, torch.float64)[S({0}) % 2])",
@@ -188,11 +257,18 @@ def _statements(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[str]:
     return st.builds(_filled, lines, numbers)
 
 
+def _programs(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[list[str]]:
+    beginnings: st.SearchStrategy[list[str]] = st.sampled_from(([], [], ["begin_symbolic()"]))
+    # A list's own lengths are short ones, and starting a program takes longer than most of its lines.
+    lines = st.integers(1, 40).flatmap(lambda n: st.lists(_statements(*kinds), min_size=n, max_size=n))
+    return st.builds(operator.add, beginnings, lines)
+
+
 def programs() -> st.SearchStrategy[list[str]]:
     """Give a strategy for programs that do the same to both sides. They shrink to few and simple lines."""
-    return st.lists(_statements(_ORDINARY, _HOSTILE), min_size=1, max_size=40)
+    return _programs(_ORDINARY, _HOSTILE)
 
 
 def cheating_programs() -> st.SearchStrategy[list[str]]:
     """Give a strategy for programs that also break what nobody may: ours has to live on, and no more."""
-    return st.lists(_statements(_ORDINARY, _HOSTILE, [_CHEATING]), min_size=1, max_size=40)
+    return _programs(_ORDINARY, _HOSTILE, [_CHEATING])

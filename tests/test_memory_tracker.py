@@ -188,10 +188,10 @@ def test_what_was_there_before_counts_from_its_first_use() -> None:
 def test_conversions_count_and_other_modes_do_not() -> None:
     mode, other = FakeTensorMode(), FakeTensorMode()
     with track(mode=mode) as tracker:
-        converted = mode.from_tensor(torch.ones(256))
         other.from_tensor(torch.ones(256))
         with other:
             floats()
+        converted = mode.from_tensor(torch.ones(256))
     assert [(a.bytes, a.operator) for a in tracker.timeline.allocations] == [(KIB, "")]
     del converted
 

@@ -234,6 +234,31 @@ def test_storages_may_die_in_other_threads_and_after_the_tracker() -> None:
     assert len(second.timeline.allocations) == 1
 
 
+def test_modules_and_optimizers_of_other_threads_are_theirs() -> None:
+    begun, ended = threading.Barrier(3), threading.Barrier(3)
+
+    def wait(*args: object) -> None:
+        begun.wait(60)
+        ended.wait(60)
+
+    module = nn.Identity()
+    module.register_forward_pre_hook(wait)
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)])
+    optimizer.register_step_pre_hook(wait)
+    threads = [threading.Thread(target=module, args=(None,)), threading.Thread(target=optimizer.step)]
+    with FakeTensorMode(), track() as tracker:
+        for thread in threads:
+            thread.start()
+        begun.wait(60)
+        floats()
+        ended.wait(60)
+        for thread in threads:
+            thread.join()
+        floats()
+    assert [(a.module, a.phase, a.step) for a in tracker.timeline.allocations] == [("", Phase.FORWARD, 0)] * 2
+    assert tracker.steps == 0
+
+
 def test_a_storage_that_two_trackers_meet_is_one_of_each() -> None:
     with FakeTensorMode():
         tensor = floats()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -11,7 +12,7 @@ import fresh_process
 import pytest
 import torch
 import torch.utils._python_dispatch as torch_modes
-from both_sides import assert_same
+from both_sides import assert_same, on_ours, on_torch
 
 import fastfake
 from fastfake import _C
@@ -141,3 +142,35 @@ def test_the_flag_for_new_tensors_is_restored_by_the_entry_that_set_it() -> None
     finally:
         torch._C._unset_dispatch_mode(FAKE)
         torch._C._set_only_lift_cpu_tensors(before)
+
+
+def test_threads_that_leave_modes_in_the_order_in_which_they_entered_them_leave_no_flag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch's modes put back what they found, which is what the other thread had set."""
+
+    def program(fakes: Any) -> Any:
+        turns = [threading.Event() for _ in range(4)]
+
+        def enter_and_leave(at: int) -> None:
+            assert turns[at].wait(60)
+            with fakes.FakeTensorMode():
+                turns[at + 1].set()
+                assert turns[at + 2].wait(60)
+                seen.append(torch_modes.is_in_torch_dispatch_mode())
+            if at == 0:
+                turns[3].set()
+
+        seen: list[bool] = []
+        threads = [threading.Thread(target=enter_and_leave, args=(at,)) for at in (0, 1)]
+        for thread in threads:
+            thread.start()
+        turns[0].set()
+        for thread in threads:
+            thread.join()
+        return seen, torch_modes.is_in_torch_dispatch_mode()
+
+    for flag in ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode"):
+        monkeypatch.setattr(torch_modes, flag, getattr(torch_modes, flag))
+    assert on_ours(program) == ([True, True], False)
+    assert on_torch(program) == ([True, True], True)

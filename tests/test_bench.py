@@ -72,6 +72,7 @@ def test_dispatch_has_at_least_25_cases() -> None:
     assert len(finished.stdout.splitlines()) >= 25
 
 
+@pytest.mark.exhaustive
 def test_dispatch_measures_the_selected_cases_on_every_side(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
     names = [case["name"] for case in report["static"]["cases"]]
@@ -85,6 +86,7 @@ def test_dispatch_measures_the_selected_cases_on_every_side(dispatch: tuple[str,
         assert all(loops >= 1 for loops in case["loops"].values())
 
 
+@pytest.mark.exhaustive
 def test_dispatch_ratios_are_those_of_the_medians(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
     for case in report["static"]["cases"]:
@@ -95,6 +97,7 @@ def test_dispatch_ratios_are_those_of_the_medians(dispatch: tuple[str, dict[str,
         }
 
 
+@pytest.mark.exhaustive
 def test_dispatch_reports_geometric_means_by_kind_and_over_all(dispatch: tuple[str, dict[str, Any]]) -> None:
     output, report = dispatch
     assert list(report["static"]["geometric_means"]) == ["pointwise", "reduction", "factory", "all"]
@@ -104,6 +107,7 @@ def test_dispatch_reports_geometric_means_by_kind_and_over_all(dispatch: tuple[s
     assert "geometric means" in output
 
 
+@pytest.mark.exhaustive
 def test_dispatch_states_what_it_ran_on_without_naming_the_machine(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
     assert report["suite"] == "dispatch"
@@ -113,6 +117,7 @@ def test_dispatch_states_what_it_ran_on_without_naming_the_machine(dispatch: tup
     assert "hostname" not in report["metadata"]
 
 
+@pytest.mark.exhaustive
 def test_tables_show_the_minimum_beside_the_median_and_what_was_measured_on(
     dispatch: tuple[str, dict[str, Any]],
 ) -> None:
@@ -129,12 +134,14 @@ def test_worker_processes_compute_with_one_thread() -> None:
     assert run_worker("overheads_worker", "torch")["threads"] == 1
 
 
+@pytest.mark.exhaustive
 def test_dispatch_tells_how_the_cache_served_a_call(dispatch: tuple[str, dict[str, Any]]) -> None:
     _, report = dispatch
     add = report["static"]["cases"][0]
     assert add["cache"] == {"torch": "hit", "fastfake": "hit"}
 
 
+@pytest.mark.exhaustive
 def test_dispatch_measures_symbolic_sizes_on_both_fake_tensors(dispatch: tuple[str, dict[str, Any]]) -> None:
     output, report = dispatch
     cases = {case["name"]: case for case in report["symbolic"]["cases"]}

@@ -274,6 +274,7 @@ def test_a_long_list_of_differences_is_cut_short(capsys: pytest.CaptureFixture[s
 # The command line
 
 
+@pytest.mark.exhaustive
 def test_the_demo_prints_a_table_and_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "figures.json"
     assert main(["demo", "--layers", "1", "--sequence", "8", "--rounds", "1", "--json", str(target)]) == 0

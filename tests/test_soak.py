@@ -71,6 +71,7 @@ def leaking_kinds() -> dict[str, Any]:
     return told("leaks", "hit: pointwise")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -89,6 +90,7 @@ def test_a_leak_is_noticed(name: str, expected: str) -> None:
     assert least <= grown[expected] <= most
 
 
+@pytest.mark.exhaustive
 def test_a_call_that_leaks_nothing_is_not_accused() -> None:
     found = leaking_kinds()["hit: pointwise"]
     assert "ended" not in found, found["errors"]

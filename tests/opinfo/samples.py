@@ -35,39 +35,6 @@ WITHOUT_CPU_SAMPLES = frozenset(
     }
 )
 
-# Operators with more than a hundred samples.
-MANY_SAMPLES = frozenset(
-    {
-        "cdist",
-        "histogram",
-        "linalg.lu_solve",
-        "linalg.norm",
-        "linalg.solve_triangular",
-        "linalg.svd",
-        "linalg.vector_norm",
-        "linspace.tensor_overload",
-        "logspace",
-        "logspace.tensor_overload",
-        "masked.norm",
-        "max_pool2d_with_indices_backward",
-        "nn.functional.gaussian_nll_loss",
-        "nn.functional.linear_cross_entropy",
-        "nn.functional.linear_cross_entropy.chunked",
-        "nn.functional.max_pool1d",
-        "nn.functional.max_pool2d",
-        "nn.functional.max_pool3d",
-        "nn.functional.max_unpool1d",
-        "nn.functional.max_unpool2d",
-        "nn.functional.multi_head_attention_forward",
-        "nn.functional.unfold",
-        "ormqr",
-        "searchsorted",
-        "svd",
-        "unique",
-        "unique_consecutive",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Case:

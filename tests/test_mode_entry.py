@@ -173,4 +173,4 @@ def test_threads_that_leave_modes_in_the_order_in_which_they_entered_them_leave_
     for flag in ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode"):
         monkeypatch.setattr(torch_modes, flag, getattr(torch_modes, flag))
     assert on_ours(program) == ([True, True], False)
-    assert on_torch(program) == ([True, True], True)
+    assert on_torch(program) == ([True, False], True)

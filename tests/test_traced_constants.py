@@ -100,7 +100,7 @@ def test_functions_with_such_constants_can_be_compiled() -> None:
 
 def test_where_a_device_is_used_for_real_torch_computes_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastfake.traced_constants.avoid_device_init", lambda: False)
-    with FakeTensorMode(), pytest.raises((NotImplementedError, RuntimeError), match="(?i)cuda|nvidia"):
+    with FakeTensorMode(), pytest.raises((NotImplementedError, RuntimeError), match=r"(?i)cuda|nvidia"):
         make_fx(lambda x: x * torch.tensor(1.5, device="cuda"))(torch.ones(3, device="cuda"))
 
 

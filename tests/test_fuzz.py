@@ -80,6 +80,15 @@ def test_a_line_with_another_outcome_is_noticed(sides: tuple[Side, Side]) -> Non
     assert told.startswith("keep(T(0) + 1)\n  torch: ")
 
 
+def test_where_the_child_of_a_fork_ends_badly_it_is_noticed_of_ours_alone(sides: tuple[Side, Side]) -> None:
+    """torch goes backward in the child of a process that did with threads that cannot be, in builds with CUDA."""
+    bad, good = ["in_fork(lambda: os._exit(3))"], ["in_fork(lambda: T(0) + 1)"]
+    theirs, ours = sides
+    assert difference(bad, theirs.run(bad), ours.run(good)) is None
+    told = difference(good, theirs.run(good), ours.run(bad))
+    assert told is not None and "ChildEndedBadly" in told
+
+
 def test_state_that_is_left_behind_is_noticed(sides: tuple[Side, Side]) -> None:
     theirs, ours = sides
     program = ["torch.utils._python_dispatch._push_mode(Passing())"]

@@ -76,6 +76,8 @@ def difference(program: Sequence[str], theirs: Any, ours: Any) -> str | None:
     if (harmed := harm(ours)) and not is_torchs(theirs, ours):
         return harmed
     for statement, their, our in zip(program, theirs["outcomes"], ours["outcomes"], strict=False):
+        if their[-1:] == ["ChildEndedBadly"]:  # a child of a fork is a process, which comes to an end as this one does
+            return None
         if their != our:
             return f"{statement}\n  torch: {their}\n  ours:  {our}"
     if (their := theirs.get("guards")) is not None and (our := ours.get("guards")) is not None and their != our:

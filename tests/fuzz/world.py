@@ -520,6 +520,10 @@ def _in_thread(function: Callable[[], Any]) -> Any:
     return results
 
 
+class ChildEndedBadly(Exception):
+    """The child of a fork came to no good end."""
+
+
 def _in_fork(function: Callable[[], Any]) -> None:
     child = os.fork()
     if child == 0:
@@ -530,7 +534,7 @@ def _in_fork(function: Callable[[], Any]) -> None:
         finally:
             os._exit(1)
     if os.waitpid(child, 0)[1] != 0:
-        raise SystemError("the child of a fork ended badly")
+        raise ChildEndedBadly
 
 
 def describe(tensor: Any) -> Any:

@@ -103,5 +103,5 @@ def _median_slope(readings: Sequence[int], between: int) -> float:
 def allowed(what: str, calls: int, expected_bytes: float = 0) -> float:
     """Give the growth per call that is taken for noise: memos, free lists and buffers, which do not depend on calls."""
     if what == "bytes":
-        return expected_bytes + 0.5 + (96 << 10) / calls
+        return expected_bytes + 0.5 + (192 << 10) / calls
     return 0.01 + 20 / calls

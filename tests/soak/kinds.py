@@ -764,7 +764,7 @@ def objects_that_come_and_go() -> Iterator[Call]:
         yield call
 
 
-@kind(2_000)
+@kind(4_000)
 def threads() -> Iterator[Call]:
     mode = fake_tensor.FakeTensorMode()
 

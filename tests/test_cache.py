@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from both_sides import assert_same
+from malloc_info import bytes_in_use
 
 import fastfake
 from fastfake import _C, cache
@@ -123,34 +123,6 @@ def test_a_lower_limit_takes_effect_at_once(limit: int) -> None:
         assert fastfake.FakeTensorMode.cache_info().size == 1
 
 
-class MallocInfo(ctypes.Structure):
-    """What mallinfo2 of the C library returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
-
-
-def bytes_in_use() -> int:
-    mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = MallocInfo
-    gc.collect()
-    info = mallinfo()
-    return int(info.uordblks + info.hblkhd)
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -169,9 +141,11 @@ def test_the_entries_hold_the_memory_that_is_accounted_for_them(
     with fastfake.FakeTensorMode():
         x = torch.empty(1 << 20)
         call(x, 1)  # what is made once
+        gc.collect()
         before, accounted_before = bytes_in_use(), _C.cache_bytes()
         for n in range(2, count):
             call(x, n)
+        gc.collect()
         held, accounted = bytes_in_use() - before, _C.cache_bytes() - accounted_before
     assert accounted > 100 * count
     assert accounted == pytest.approx(held, rel=0.03)

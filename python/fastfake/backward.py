@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.variable import Variable
 
-from . import _C
+from . import _C, rebinding
 
 if TYPE_CHECKING:
     from .rebinding import Undo
@@ -33,11 +33,4 @@ _ENGINE = Engine()
 
 def put_in_place() -> Undo:
     """Let torch use this engine. Gives what takes that back, unless somebody put another one in place since."""
-    before = Variable._execution_engine
-    Variable._execution_engine = _ENGINE
-
-    def undo() -> None:
-        if Variable._execution_engine is _ENGINE:
-            Variable._execution_engine = before
-
-    return undo
+    return rebinding.attribute(Variable, "_execution_engine", _ENGINE)

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _C
 
-__all__ = ["Undo", "everywhere", "in_namespace"]
+__all__ = ["Undo", "attribute", "everywhere", "in_namespace"]
 
 # Takes one exchange back, unless somebody changed the place since.
 Undo = Callable[[], None]
@@ -265,6 +265,18 @@ def _exchange_member(holder: set[Any], old: object, new: object) -> None:
         # In this order: another thread may be asking for either.
         holder.add(new)
         holder.discard(old)
+
+
+def attribute(holder: Any, name: str, new: object) -> Undo:
+    """Assign to an attribute. Gives what takes that back, unless somebody assigned to it since."""
+    old = getattr(holder, name)
+    setattr(holder, name, new)
+
+    def undo() -> None:
+        if getattr(holder, name) is new:
+            setattr(holder, name, old)
+
+    return undo
 
 
 def _in_cell(holder: types.CellType, new_of: Mapping[int, Any]) -> list[Undo]:

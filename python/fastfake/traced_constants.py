@@ -16,6 +16,7 @@ from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import rebinding
 from .devices import avoid_device_init
 from .queries import unset_fake_temporarily
 
@@ -56,11 +57,4 @@ def _unset_fake_to_compute_constants() -> Iterator[TorchDispatchMode | None]:
 
 def put_in_place() -> Undo:
     """Let `make_fx` compute constants this way. Gives what takes that back, unless somebody assigned to it since."""
-    before = proxy_tensor.unset_fake_temporarily
-    proxy_tensor.unset_fake_temporarily = _unset_fake_to_compute_constants
-
-    def undo() -> None:
-        if proxy_tensor.unset_fake_temporarily is _unset_fake_to_compute_constants:
-            proxy_tensor.unset_fake_temporarily = before
-
-    return undo
+    return rebinding.attribute(proxy_tensor, "unset_fake_temporarily", _unset_fake_to_compute_constants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import sys
@@ -12,42 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
+from malloc_info import bytes_in_use
 from sympy.core.cache import clear_cache as forget_sympys_memos
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 # Such as native code has one object for, too.
 _DEVICES = [torch.device(name) for name in ("cpu", "meta", "cuda", "cuda:0", "cuda:1")]
 _SHAPE_ENV_MEMOS = [method for method in vars(ShapeEnv).values() if hasattr(method, "cache_clear")]
-
-
-class _MallocInfo(ctypes.Structure):
-    """What mallinfo2 of the C library returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
-_mallinfo = ctypes.CDLL(None).mallinfo2
-_mallinfo.restype = _MallocInfo
-
-
-def bytes_in_use() -> int:
-    """Give what the C library has handed out; under ``PYTHONMALLOC=malloc`` this is Python's memory, too."""
-    info = _mallinfo()
-    return int(info.uordblks + info.hblkhd)
 
 
 _there_already: list[object] = []

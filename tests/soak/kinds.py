@@ -266,7 +266,7 @@ def ever_new_expressions() -> Iterator[Call]:
 @contextlib.contextmanager
 def cache_limit(limit: int) -> Iterator[None]:
     """Bound the memory of our cache; torch's has no limit, so it is cleared by the calls."""
-    if "fastfake" not in fake_tensor.FakeTensorMode.__module__:
+    if not is_ours():
         yield
         return
     import fastfake
@@ -288,7 +288,7 @@ def misses(name: str, call: Callable[[torch.Tensor, int], object], calls: int = 
 
             def one(number: int) -> None:
                 call(x, number)
-                if number % 50 == 0 and not torch_limits(mode):
+                if number % 50 == 0 and not is_ours():
                     mode.cache_clear()
 
             yield one
@@ -297,8 +297,9 @@ def misses(name: str, call: Callable[[torch.Tensor, int], object], calls: int = 
     kind(calls)(make)
 
 
-def torch_limits(mode: Any) -> bool:
-    return "fastfake" in type(mode).__module__
+def is_ours() -> bool:
+    """Whether the classes are those of fastfake."""
+    return "fastfake" in fake_tensor.FakeTensorMode.__module__
 
 
 misses("factory", lambda x, n: torch.empty(n))
@@ -786,28 +787,25 @@ def threads() -> Iterator[Call]:
 # Autograd.
 
 
-@kind(2_000)
-def backward_passes() -> Iterator[Call]:
+def backward_on(device: str) -> Iterator[Call]:
     with fake_tensor.FakeTensorMode():
-        x = torch.empty(8, 8, requires_grad=True)
+        x = torch.empty(8, 8, requires_grad=True, device=device)
 
         def call(number: int) -> None:
             (x.view(-1).sin() * 2).sum().backward()
             x.grad = None
 
         yield call
+
+
+@kind(2_000)
+def backward_passes() -> Iterator[Call]:
+    yield from backward_on("cpu")
 
 
 @kind(1_000, ours=True)
 def backward_passes_on_cuda() -> Iterator[Call]:
-    with fake_tensor.FakeTensorMode():
-        x = torch.empty(8, 8, requires_grad=True, device="cuda")
-
-        def call(number: int) -> None:
-            (x.view(-1).sin() * 2).sum().backward()
-            x.grad = None
-
-        yield call
+    yield from backward_on("cuda")
 
 
 @kind(500)

@@ -151,6 +151,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("install_interpreter_hook", wrap_pybind_function(install_interpreter_hook));
   module.def("remove_interpreter_hook", wrap_pybind_function(remove_interpreter_hook));
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
+  module.def("came_through_the_hook", [] { return thread_state.came_through_the_hook; });
   module.def("rename_key", wrap_pybind_function(rename_key), py::arg("dictionary"), py::arg("old_key"),
              py::arg("new_key"));
 

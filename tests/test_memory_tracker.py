@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -280,6 +282,50 @@ def test_one_tracker_at_a_time_is_on_and_each_once() -> None:
     del kept
     with pytest.raises(TypeError, match="not dict"):
         Tracker({})  # type: ignore[arg-type]
+
+
+def test_a_tracker_that_could_not_be_entered_can_be_entered_later() -> None:
+    class Unready(nn.Linear):
+        ready = False
+
+        def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+            if not self.ready and fastfake._C.memory_is_tracked():
+                raise ValueError("not ready")
+            return super().named_modules(*args, **kwargs)
+
+    with FakeTensorMode():
+        model = Unready(2, 3)
+        tracker = track(model)
+        with pytest.raises(ValueError, match="not ready"), tracker:
+            pass
+        assert not fastfake._C.memory_is_tracked() and not tracker.timeline.allocations
+        model.ready = True
+        with tracker:
+            model(torch.empty(1, 2)).sum().backward()
+    assert {a.category for a in tracker.timeline.allocations} >= {Category.PARAMETER, Category.GRADIENT}
+
+
+def test_calls_are_noted_as_ever_whoever_uninstalls_fastfake_meanwhile() -> None:
+    def noted(change: Callable[[], None]) -> list[tuple[int, str, str]]:
+        with FakeTensorMode(), track() as tracker:
+            kept = [torch.empty(4, 4)]
+            for call in (torch.cosh, torch.nn.functional.gelu, lambda x: torch.linalg.vector_norm(x, dim=0)):
+                change()
+                FakeTensorMode.cache_clear()  # a kernel makes more than its results
+                kept.append(call(kept[0]))
+        return [(a.bytes, a.category.value, a.operator) for a in tracker.timeline.allocations]
+
+    assert noted(fastfake.uninstall) == noted(lambda: None)
+
+
+def test_a_mode_with_a_dispatch_of_its_own_can_be_tracked() -> None:
+    class Own(FakeTensorMode):
+        def __torch_dispatch__(self, *args: Any, **kwargs: Any) -> object:
+            return super().__torch_dispatch__(*args, **kwargs)
+
+    with Own(), track() as tracker:
+        kept = torch.empty(4, 4).cosh()
+    assert {a.size for a in tracker.timeline.allocations} == {kept.nbytes}
 
 
 def test_an_error_in_a_model_leaves_no_module_behind() -> None:

@@ -5,12 +5,15 @@
 #include "dispatch/kernel_invocation.h"
 #include "dispatch/mode_stack.h"
 #include "dispatch/native_detach.h"
+#include "dispatch/thread_state.h"
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
 #include "objects/python_guards.h"
 
 #include <c10/core/impl/PyInterpreter.h>
 #include <torch/csrc/PyInterpreter.h>
+
+#include <utility>
 
 namespace fastfake {
 
@@ -92,7 +95,7 @@ class InterpreterHook final : public PyInterpreterVTable {
         }
       }
     }
-    torch_->dispatch(op, stack);
+    dispatch_by_torch(op, stack);
   }
 
   c10::Device device(const TensorImpl* self) const override {
@@ -217,6 +220,10 @@ InterpreterHook& hook() {
 }  // namespace
 
 void dispatch_by_torch(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  struct Sent {
+    ~Sent() { thread_state.came_through_the_hook = before; }
+    const bool before = std::exchange(thread_state.came_through_the_hook, true);
+  } const sent;
   hook().torch_table()->dispatch(op, stack);
 }
 

@@ -222,6 +222,12 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         """Compute the fake results of one call of ``func``; the cache is not asked."""
         if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
             raise AssertionError(f"FakeTensorMode should not be set when dispatching {func}")
+        if _C.memory_is_tracked() and not _C.came_through_the_hook():
+            # Another thread uninstalled fastfake. The tracker would take what a kernel makes on the way for a result.
+            in_use.ensure_installed()
+            if _C.interpreter_hook_installed():  # which it is no longer while the interpreter ends
+                with self:
+                    return func(*args, **kwargs or {})
         in_use.begin()
         try:
             return self.dispatch(func, types, args, kwargs or {})

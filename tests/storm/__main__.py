@@ -24,7 +24,7 @@ from torch.utils import _python_dispatch
 import fastfake
 from fastfake import FakeTensorMode, in_use
 
-from .work import ONE_AT_A_TIME, VARIANTS, WORK, compiling
+from .work import LOCKS, VARIANTS, WORK, exchanging
 
 THREADS = 8
 # How long a piece of work may take on a busy machine before the storm counts as hung.
@@ -53,7 +53,7 @@ class Storm:
         own = FakeTensorMode()
         while self.goes_on():
             name, number = chance.choice(list(WORK)), chance.randrange(VARIANTS)
-            if name in ONE_AT_A_TIME and compiling.locked():
+            if any(lock.locked() for lock in LOCKS.get(name, ())):
                 continue  # rather than wait
             mode = chance.choice((self.shared, own, FakeTensorMode()))
             found = WORK[name](mode, number)
@@ -75,7 +75,7 @@ class Storm:
         time.sleep(0.02)
 
     def install_and_uninstall(self) -> None:
-        with compiling:
+        with exchanging:
             fastfake.uninstall()
             time.sleep(0.05)
             fastfake.install()

@@ -22,9 +22,14 @@ from fastfake import FakeTensorMode
 # How many pieces there are of each kind of work.
 VARIANTS = 12
 
-# Held while something compiles. torch's compiler is for one thread at a time, and who installs or uninstalls takes away
-# from it what it is working with.
-compiling = threading.Lock()
+# There is one tracker at a time, and one claim of devices.
+tracking = threading.Lock()
+claiming = threading.Lock()
+# Held by who exchanges torch's classes.
+exchanging = threading.Lock()
+# torch's compiler is for one thread at a time: with two, and torch's own fake tensors, the process ends with a
+# segmentation fault. Nor may the classes and devices that it is working with change under it.
+compiling = (exchanging, claiming)
 
 _REAL = [torch.ones(2, number + 1) for number in range(VARIANTS)]
 _VIEWS = [real.t()[number // 2 :] for number, real in enumerate(_REAL)]
@@ -139,12 +144,12 @@ def custom_operator(mode: FakeTensorMode, number: int) -> list[object]:
 def tracked(mode: FakeTensorMode, number: int) -> list[object]:
     """One tracker at a time; it follows one mode, whatever the other threads do.
 
-    While any thread compiles, torch's optimizers take another way in all threads.
+    While any thread compiles, most of torch's optimizers take another way in all threads.
     """
     own = FakeTensorMode()
-    with compiling, own:
+    with tracking, own:
         model = nn.Sequential(nn.Linear(8, 16 + number), nn.ReLU(), nn.Linear(16 + number, 2))
-        optimizer = torch.optim.AdamW(model.parameters())
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, foreach=False)
         with fastfake.memory.track(model, optimizer) as tracker:
             for _ in range(2):
                 model(torch.empty(5, 8)).sum().backward()
@@ -160,7 +165,7 @@ def pretending(mode: FakeTensorMode, number: int) -> list[object]:
 
     The rest of the work neither asks torch.cuda nor calls what depends on the claim.
     """
-    with compiling, fastfake.pretend(count=number + 1), FakeTensorMode():
+    with claiming, fastfake.pretend(count=number + 1), FakeTensorMode():
         torch.cuda.set_device(number)
         x = torch.empty(2, 4, 8, 16, device="cuda", dtype=torch.bfloat16)
         y = nn.functional.scaled_dot_product_attention(x, x, x)
@@ -200,7 +205,9 @@ def compiled(mode: FakeTensorMode, number: int) -> list[object]:
     def function(x: Tensor) -> Tensor:
         return (x.view(-1, 2) * number).sum(0) + x.shape[0]
 
-    with compiling:
+    with ExitStack() as stack:
+        for lock in compiling:
+            stack.enter_context(lock)
         graphs: list[str] = []
 
         def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
@@ -235,8 +242,8 @@ WORK: dict[str, Callable[[FakeTensorMode, int], list[object]]] = {
     )
 }
 
-# What holds `compiling`.
-ONE_AT_A_TIME = ("tracked", "pretending", "compiled")
+# The locks that pieces of work hold.
+LOCKS = {"tracked": (tracking,), "pretending": (claiming,), "compiled": compiling}
 
 _numbers = iter(range(2**62))
 

@@ -146,6 +146,7 @@ class Tracker:
         _C.memory_start(self._followed_mode(), self._name_of, self._root_called, _NOT_THE_USERS)
         with contextlib.ExitStack() as undo:
             undo.callback(_C.memory_stop)
+            undo.callback(self._forget)
             for handle in (
                 register_module_forward_pre_hook(_C.memory_enter_module),
                 register_module_forward_hook(_C.memory_leave_module, always_call=True),
@@ -173,11 +174,14 @@ class Tracker:
             self._timeline = self.timeline
             self._steps = _C.memory_steps()
         finally:
-            undo, self._undo = self._undo, None
-            undo.close()
-            self._roots.clear()
-            self._names.clear()
-            self._owners.clear()
+            self._undo.close()
+
+    def _forget(self) -> None:
+        self._undo = None
+        self._roots.clear()
+        self._names.clear()
+        self._owners.clear()
+        self._hooked.clear()
 
     def _followed_mode(self) -> FakeTensorMode | None:
         if self._mode is not None:

@@ -33,7 +33,7 @@ bool item_is_true(const PyRef& tuple, Py_ssize_t index) { return item_is_true(tu
 class ModeFlags {
  public:
   // Imported long ago: looking it up runs no Python code.
-  ModeFlags() : module_(PyRef::steal(PyImport_GetModule(name_of_module().get()))) {}
+  ModeFlags() : module_(module()) {}
 
   void claim(const std::array<bool, count_of_mode_flags>& claims) const {
     for (size_t i = 0; i < claims.size(); ++i) {
@@ -74,7 +74,15 @@ class ModeFlags {
       "_is_in_non_infra_torch_dispatch_mode",
       "_is_in_any_mode_without_ignore_compile_internals",
   };
-  static PyRef name_of_module() { return PyRef::steal(PyUnicode_FromString("torch.utils._python_dispatch")); }
+  static PyRef module() {
+    const auto name = PyRef::steal(PyUnicode_FromString("torch.utils._python_dispatch"));
+    PyObject* module = PyImport_GetModule(name.get());
+    // No error where it is missing, as it is for what runs while the interpreter takes its modules apart.
+    if (module == nullptr && PyErr_Occurred() == nullptr) {
+      PyErr_Format(PyExc_ImportError, "%U is gone, Python is likely shutting down", name.get());
+    }
+    return PyRef::steal(module);
+  }
 
   bool read(size_t flag) const {
     return is_true(PyRef::steal(PyObject_GetAttrString(module_.get(), names.at(flag))).get());

@@ -27,8 +27,8 @@ tracking = threading.Lock()
 claiming = threading.Lock()
 # Held by who exchanges torch's classes.
 exchanging = threading.Lock()
-# torch's compiler is for one thread at a time: with two, and torch's own fake tensors, the process ends with a
-# segmentation fault. Nor may the classes and devices that it is working with change under it.
+# torch's compiler is for one thread at a time: `torch._dynamo.reset()` in one takes away what another is about to run,
+# and the process ends by SIGSEGV or SIGFPE, without fastfake too. Nor may classes and devices change under a compiler.
 compiling = (exchanging, claiming)
 
 _REAL = [torch.ones(2, number + 1) for number in range(VARIANTS)]

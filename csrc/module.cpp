@@ -8,6 +8,7 @@
 #include "dispatch/mode_entry.h"
 #include "dispatch/native_detach.h"
 #include "dispatch/pretended_device.h"
+#include "dispatch/thread_contexts.h"
 #include "memory/memory_bindings.h"
 #include "objects/fake_tensor.h"
 #include "objects/native_mode.h"
@@ -132,10 +133,6 @@ PYBIND11_MODULE(_C, module) {
         return py::reinterpret_steal<py::object>(process().known_storages.owner_of(tensor.ptr()).release());
       }),
       py::arg("tensor"));
-  module.def("set_following", wrap_pybind_function([](int following) {
-               return std::exchange(thread_state.following, following);
-             }),
-             py::arg("following"));
   module.def("following", [] { return thread_state.following; });
   module.def("register_symbols",
              wrap_pybind_function([](const py::type& sym_node, const py::object& news,
@@ -165,6 +162,22 @@ PYBIND11_MODULE(_C, module) {
              py::arg("mode"), py::arg("real"));
   module.def("forget_entries_of_other_threads", wrap_pybind_function(forget_entries_of_other_threads));
   module.def("in_kernel_invocation", [] { return thread_state.inside_kernel; });
+  py::class_<FakeModeRemoval>(module, "FakeModeRemoval")
+      .def(py::init<>())
+      .def("__enter__", wrap_pybind_function([](FakeModeRemoval& context) {
+             PyObject* mode = context.enter();
+             return py::reinterpret_borrow<py::object>(mode == nullptr ? Py_None : mode);
+           }))
+      .def("__exit__", wrap_pybind_function(
+                           [](FakeModeRemoval& context, const py::args& /*exception*/) { context.leave(); }));
+  py::class_<RealComputation>(module, "RealComputation")
+      .def(py::init<>())
+      .def("__enter__", [](RealComputation& context) { context.enter(); })
+      .def("__exit__", [](RealComputation& context, const py::args& /*exception*/) { context.leave(); });
+  py::class_<Following>(module, "Following")
+      .def(py::init<int>(), py::arg("following"))
+      .def("__enter__", [](Following& context) { context.exchange(); })
+      .def("__exit__", [](Following& context, const py::args& /*exception*/) { context.exchange(); });
   py::class_<KernelInvocation>(module, "KernelInvocation")
       .def(py::init<>())
       .def("__enter__", wrap_pybind_function([](KernelInvocation& context) { context.enter(); }))

@@ -11,6 +11,7 @@
 #include "dispatch/thread_contexts.h"
 #include "memory/memory_bindings.h"
 #include "objects/fake_tensor.h"
+#include "objects/holding_namespaces.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
 #include "process_state.h"
@@ -150,6 +151,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("interpreter_hook_installed", wrap_pybind_function(interpreter_hook_installed));
   module.def("rename_key", wrap_pybind_function(rename_key), py::arg("dictionary"), py::arg("old_key"),
              py::arg("new_key"));
+  module.def("holding_namespaces", wrap_pybind_function(holding_namespaces), py::arg("namespaces"),
+             py::arg("ids"), py::arg("types"));
 
   module.def("observe_new_tensors",
              wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),

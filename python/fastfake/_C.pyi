@@ -157,6 +157,17 @@ def interpreter_hook_installed() -> bool:
 def rename_key(dictionary: dict[Any, Any], old_key: object, new_key: object) -> None:
     """Exchange a key of a dictionary in its place, in one step: no other thread sees it without the items."""
 
+def holding_namespaces(
+    namespaces: list[dict[str, Any]], ids: dict[int, Any], types: tuple[type, ...]
+) -> list[tuple[dict[str, Any], list[str]]]:
+    """Give the names of values that have one of the ids, of tuples with such an element, and of values of the types.
+
+    Args:
+        namespaces: where to look. Only those that have such values are given.
+        ids: has the ids of objects for keys.
+        types: those of values that are given in any case.
+    """
+
 def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> None:
     """Have `callable` called with every fake tensor that native code makes; None ends that."""
 

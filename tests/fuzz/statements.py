@@ -17,7 +17,7 @@ _MAKING = (
     "keep(torch.full((S({0}), S({1})), N({2})))",
     "keep(torch.arange(N({0})))",
     "keep(torch.tensor([N({0}), 2]))",
-    "keep(torch.tensor(N({0}), device=V({1})))",
+    "keep(torch.tensor(N({0}), device='cpu' if 'cuda' in V({1}) else V({1})))",
     "keep(torch.randn(S({0}), S({1}), requires_grad=True))",
     "keep(torch.empty_strided((S({0}), S({1})), (N({2}), S({3}))))",
     "keep(torch.zeros(S({0}), S({1})).to_sparse())",
@@ -153,6 +153,7 @@ _CHEATING = (
     "keep(T({0}).to(V({1})))",
     "keep(T({0}).to('cuda'))",  # which torch refuses where it was built without CUDA
     "keep(torch.empty(S({0}), S({1}), device='cuda:1', requires_grad=True))",
+    "keep(torch.tensor(N({0}), device=V({1})))",  # with the value of which torch computes there
     "T({0}).constant = 3",
     "keep(torch.Tensor._make_subclass(FakeTensor, torch.empty(S({0}), device='meta')))",
     "keep(FakeTensor.__new__(FakeTensor))",

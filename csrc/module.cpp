@@ -8,8 +8,10 @@
 #include "dispatch/mode_entry.h"
 #include "dispatch/native_detach.h"
 #include "dispatch/pretended_device.h"
+#include "dispatch/thread_contexts.h"
 #include "memory/memory_bindings.h"
 #include "objects/fake_tensor.h"
+#include "objects/holding_namespaces.h"
 #include "objects/native_mode.h"
 #include "objects/new_fake_tensor.h"
 #include "process_state.h"
@@ -132,10 +134,6 @@ PYBIND11_MODULE(_C, module) {
         return py::reinterpret_steal<py::object>(process().known_storages.owner_of(tensor.ptr()).release());
       }),
       py::arg("tensor"));
-  module.def("set_following", wrap_pybind_function([](int following) {
-               return std::exchange(thread_state.following, following);
-             }),
-             py::arg("following"));
   module.def("following", [] { return thread_state.following; });
   module.def("register_symbols",
              wrap_pybind_function([](const py::type& sym_node, const py::object& news,
@@ -154,6 +152,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("came_through_the_hook", [] { return thread_state.came_through_the_hook; });
   module.def("rename_key", wrap_pybind_function(rename_key), py::arg("dictionary"), py::arg("old_key"),
              py::arg("new_key"));
+  module.def("holding_namespaces", wrap_pybind_function(holding_namespaces), py::arg("namespaces"),
+             py::arg("ids"), py::arg("types"));
 
   module.def("observe_new_tensors",
              wrap_pybind_function([](const py::object& callable) { observe_new_tensors(callable.ptr()); }),
@@ -166,6 +166,22 @@ PYBIND11_MODULE(_C, module) {
              py::arg("mode"), py::arg("real"));
   module.def("forget_entries_of_other_threads", wrap_pybind_function(forget_entries_of_other_threads));
   module.def("in_kernel_invocation", [] { return thread_state.inside_kernel; });
+  py::class_<FakeModeRemoval>(module, "FakeModeRemoval")
+      .def(py::init<>())
+      .def("__enter__", wrap_pybind_function([](FakeModeRemoval& context) {
+             PyObject* mode = context.enter();
+             return py::reinterpret_borrow<py::object>(mode == nullptr ? Py_None : mode);
+           }))
+      .def("__exit__", wrap_pybind_function(
+                           [](FakeModeRemoval& context, const py::args& /*exception*/) { context.leave(); }));
+  py::class_<RealComputation>(module, "RealComputation")
+      .def(py::init<>())
+      .def("__enter__", [](RealComputation& context) { context.enter(); })
+      .def("__exit__", [](RealComputation& context, const py::args& /*exception*/) { context.leave(); });
+  py::class_<Following>(module, "Following")
+      .def(py::init<int>(), py::arg("following"))
+      .def("__enter__", [](Following& context) { context.exchange(); })
+      .def("__exit__", [](Following& context, const py::args& /*exception*/) { context.exchange(); });
   py::class_<KernelInvocation>(module, "KernelInvocation")
       .def(py::init<>())
       .def("__enter__", wrap_pybind_function([](KernelInvocation& context) { context.enter(); }))

@@ -161,12 +161,9 @@ def test_a_call_under_another_limit_of_known_values_is_another_call(mode: FakeTe
 
 def test_what_is_computed_on_the_way_is_not_the_answer_of_a_call_that_follows_values(mode: FakeTensorMode) -> None:
     mode.known_values = 8
-    before = _C.set_following(1)
-    try:
+    with _C.Following(1):
         for _ in range(2):
             assert torch.zeros(3).constant is None  # type: ignore[attr-defined]
-    finally:
-        _C.set_following(before)
     assert torch.zeros(3).constant is not None  # type: ignore[attr-defined]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
@@ -146,14 +147,78 @@ def test_uninstalling_waits_for_what_another_thread_computes() -> None:
     assert not fastfake.is_installed()
 
 
+def test_a_fake_tensor_that_outlives_the_installation_can_be_printed() -> None:
+    with fastfake.install_temporarily(), fastfake.FakeTensorMode():
+        x = torch.empty(2, 3)
+    assert not fastfake.is_installed()
+    assert repr(x) == "FakeTensor(..., size=(2, 3))"
+    assert fastfake.is_installed()
+
+
+def test_uninstalling_lets_a_thread_that_computes_make_calls_inside() -> None:
+    fastfake.install()
+    mode = fastfake.FakeTensorMode(allow_non_fake_inputs=True)
+    waits, ended = threading.Event(), threading.Event()
+
+    @in_use.computes
+    def compute() -> None:
+        in_use.begin()
+        waits.set()
+        while not in_use._is_closing:
+            time.sleep(0.001)
+        mode.from_tensor(torch.ones(2))
+        ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        computed = pool.submit(compute)
+        assert waits.wait(60)
+        fastfake.uninstall()
+        assert ended.is_set()
+        computed.result()
+    assert not fastfake.is_installed()
+
+
+def test_who_is_interrupted_while_uninstalling_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    fastfake.install()
+    may_end, begun = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        computed = pool.submit(compute_until, may_end, begun)
+        assert begun.wait(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(in_use.time, "sleep", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                fastfake.uninstall()
+        may_end.set()
+        computed.result()
+        assert pool.submit(use_factory).result(timeout=60).shape == (2,)
+
+
+def use_factory() -> torch.Tensor:
+    with fastfake.FakeTensorMode():
+        return torch.empty(2)
+
+
+@in_use.computes
+def compute_until(may_end: threading.Event, begun: threading.Event) -> None:
+    in_use.begin()
+    begun.set()
+    assert may_end.wait(60)
+
+
 def test_uninstalling_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_use, "_PATIENCE_IN_SECONDS", 0.05)
     fastfake.install()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(in_use.begin).result()
+        may_end, begun = threading.Event(), threading.Event()
+        computed = pool.submit(compute_until, may_end, begun)
+        assert begun.wait(60)
         fastfake.uninstall()
         assert not fastfake.is_installed()
-        pool.submit(in_use.end).result()
+        may_end.set()
+        computed.result()
 
 
 def test_a_child_forked_while_another_thread_installs_makes_fake_tensors() -> None:
@@ -185,11 +250,11 @@ def test_a_child_forked_while_another_thread_computes_uninstalls_at_once() -> No
 import os, threading, time, torch, fastfake
 from fastfake import in_use
 begun, ended = threading.Event(), threading.Event()
+@in_use.computes
 def compute():
     in_use.begin()
     begun.set()
     ended.wait()
-    in_use.end()
 thread = threading.Thread(target=compute)
 thread.start()
 begun.wait()
@@ -201,6 +266,36 @@ print(os.wait()[1])
 ended.set()
 """
     assert run_program(program) == "0\n"
+
+
+def test_a_child_forked_by_a_thread_that_is_interrupted_meanwhile_uses_modes() -> None:
+    program = """
+import os, signal, sys, threading, time, torch, fastfake
+from fastfake import in_use
+sys.unraisablehook = lambda unraisable: print(type(unraisable.exc_value).__name__)
+def interrupt(number, frame):
+    raise InterruptedError
+signal.signal(signal.SIGALRM, interrupt)
+holds, may_end = threading.Event(), threading.Event()
+def hold():
+    with in_use.changing:
+        holds.set()
+        may_end.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+holds.wait()
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+child = os.fork()
+if child == 0:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)  # ends a child that waits for ever
+    with fastfake.FakeTensorMode():
+        made = torch.empty(3) + 1
+    os._exit(0 if type(made) is fastfake.FakeTensor else 1)
+print(os.waitpid(child, 0)[1], flush=True)
+may_end.set()
+"""
+    assert run_program(program) == "InterruptedError\n0\n"
 
 
 @pytest.mark.exhaustive

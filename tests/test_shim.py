@@ -587,16 +587,14 @@ def test_an_installation_that_fails_in_the_middle_leaves_torchs_classes_in_place
 ) -> None:
     registry = Registry()
     before, bound = registry.classes(), bindings()
-    in_namespace = rebinding.in_namespace
-    seen = []
+    in_namespaces = rebinding.in_namespaces
 
-    def fail_in_the_middle(namespace: dict[str, Any], new_of: Any) -> Any:
-        seen.append(namespace)
-        if len(seen) == 50:
-            raise KeyboardInterrupt
-        return in_namespace(namespace, new_of)
+    def fail_in_the_middle(namespaces: list[dict[str, Any]], *others: Any) -> None:
+        monkeypatch.undo()
+        in_namespaces(namespaces[: len(namespaces) // 2], *others)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(rebinding, "in_namespace", fail_in_the_middle)
+    monkeypatch.setattr(rebinding, "in_namespaces", fail_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         fastfake.install()
     assert not fastfake.is_installed()

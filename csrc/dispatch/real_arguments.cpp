@@ -1,5 +1,6 @@
 #include "dispatch/real_arguments.h"
 
+#include "dispatch/thread_contexts.h"
 #include "objects/fake_tensor.h"
 #include "objects/python_guards.h"
 
@@ -34,8 +35,10 @@ bool RealArguments::convert(PyObject* mode) {
     PyList_SET_ITEM(real.get(), static_cast<Py_ssize_t>(i),
                     PyRef::steal(THPVariable_Wrap(tensors_[i])).release());
   }
+  WithoutFakeMode inactive;
   const auto converted =
       PyRef::steal(PyObject_CallFunctionObjArgs(process().convert_real_tensors, mode, real.get(), nullptr));
+  inactive.restore();
   if (converted.get() == Py_None) return false;
   TORCH_CHECK_TYPE(
       PyList_CheckExact(converted.get()) && PyList_GET_SIZE(converted.get()) == PyList_GET_SIZE(real.get()),

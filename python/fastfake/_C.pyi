@@ -9,6 +9,7 @@ import torch
 from sympy import Symbol
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import Self
 
 built_for_torch: str
@@ -41,6 +42,27 @@ class ModeState:
 
     def __exit__(self, *exception: object) -> None:
         """Deactivate the mode and bring back the one that it replaced."""
+
+class FakeModeRemoval:
+    """A context in which this thread's fake mode is inactive."""
+
+    def __init__(self) -> None: ...
+    def __enter__(self) -> TorchDispatchMode | None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class Following:
+    """A context in which this thread's calls do another thing with known values."""
+
+    def __init__(self, following: int) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class RealComputation:
+    """A context in which this thread computes with real tensors, below autograd and whatever modes are active."""
+
+    def __init__(self) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 class KernelInvocation:
     """A context in which this thread's calls reach meta kernels and fake tensors say that they are on meta."""
@@ -91,11 +113,8 @@ def forget_known_storage(storage: int) -> None:
 def owner_of_known_storage(tensor: torch.Tensor) -> Any:
     """Return the owner that was noted for the storage of ``tensor``; None if its values are not known."""
 
-def set_following(following: int) -> int:
-    """Set what becomes of known values in this thread's calls, and return what it was; 0 if results get values."""
-
 def following() -> int:
-    """Return what `set_following` set."""
+    """Return what becomes of known values in this thread's calls: 0 if results get values."""
 
 def alias_of_fake(tensor: object) -> torch.Tensor | None:
     """Make an alias of a fake tensor, without autograd history.
@@ -140,6 +159,17 @@ def came_through_the_hook() -> bool:
 
 def rename_key(dictionary: dict[Any, Any], old_key: object, new_key: object) -> None:
     """Exchange a key of a dictionary in its place, in one step: no other thread sees it without the items."""
+
+def holding_namespaces(
+    namespaces: list[dict[str, Any]], ids: dict[int, Any], types: tuple[type, ...]
+) -> list[tuple[dict[str, Any], list[str]]]:
+    """Give the names of values that have one of the ids, of tuples with such an element, and of values of the types.
+
+    Args:
+        namespaces: where to look. Only those that have such values are given.
+        ids: has the ids of objects for keys.
+        types: those of values that are given in any case.
+    """
 
 def observe_new_tensors(callable: Callable[[torch.Tensor], object] | None) -> None:
     """Have `callable` called with every fake tensor that native code makes; None ends that."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._mode_utils import no_dispatch
 
 from . import _C
 from .cache import cache_info
 from .fake_tensor import FakeTensor
 from .metadata import TensorMetadata, extract_tensor_metadata
 from .miss import higher_order_cache
+from .real_computation import no_dispatch
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload

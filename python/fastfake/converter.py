@@ -17,11 +17,11 @@ from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedte
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch._subclasses.meta_utils import MetaConverter
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._mode_utils import no_dispatch
 
 from . import _C, conversion_lock, known_storage
 from .errors import UnsupportedFakeTensorException
 from .fake_tensor import FakeTensor
+from .real_computation import no_dispatch
 from .torch_version import AT_LEAST_2_14
 
 if TYPE_CHECKING:

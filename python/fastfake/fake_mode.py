@@ -212,6 +212,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
     # Dispatching. Native code comes first and calls these for what it does not answer.
 
     @count
+    @in_use.computes
     def __torch_dispatch__(
         self,
         func: OpOverload,
@@ -234,8 +235,6 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         except TypeError:
             log.exception("fake tensor raised TypeError")
             raise
-        finally:
-            in_use.end()
 
     def dispatch(
         self,
@@ -343,6 +342,7 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
 
     # Conversion.
 
+    @in_use.computes
     def from_tensor(
         self,
         tensor: Tensor,
@@ -372,17 +372,14 @@ class FakeTensorMode(TorchDispatchMode, _C.ModeState):
         if static_shapes and symbolic_context is not None:
             raise AssertionError("cannot set both static_shapes and symbolic_context")
         in_use.begin()
-        try:
-            return self.fake_tensor_converter.from_real_tensor(
-                self,
-                tensor,
-                shape_env=None if static_shapes else self.shape_env,
-                source=source,
-                symbolic_context=symbolic_context,
-                trace=trace,
-            )
-        finally:
-            in_use.end()
+        return self.fake_tensor_converter.from_real_tensor(
+            self,
+            tensor,
+            shape_env=None if static_shapes else self.shape_env,
+            source=source,
+            symbolic_context=symbolic_context,
+            trace=trace,
+        )
 
 
 # Programs with DTensors make about as many calls that the mode declines as others, and native code knows them.

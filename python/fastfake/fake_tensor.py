@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._mode_utils import no_dispatch
 from torch.utils._stats import count
 from torch.utils._traceback import CapturedTraceback
 
-from . import _C, devices, known_storage
+from . import _C, devices, in_use, known_storage
 from .logs import not_implemented_log
 from .memo import SymNumberMemoDescriptor
+from .real_computation import no_dispatch
 from .thread_state import track_if_exporting
 from .torch_version import AT_LEAST_2_14
 
@@ -179,6 +179,11 @@ class FakeTensor(Tensor):
             return rebuild, arguments
         geometry = (tuple(self.size()), self.stride(), self.storage_offset())
         return _remake, (type(self), self.fake_mode, self._fake_device, self.dtype, *geometry, self.requires_grad)
+
+    def __repr__(self, **contents: Any) -> str:  # type: ignore[override]
+        """Return what torch's does, which looks at values unless it knows the class."""
+        in_use.ensure_installed()
+        return super().__repr__(**contents)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FakeTensor:
         """Return a copy of the same mode, unless the mode is being copied too.

@@ -124,8 +124,7 @@ def _put_ours_in_place() -> None:
     _rebind_rule_tables(exchange.ours_of)
     # First, as what takes changes back refers to torch's objects too.
     instances = rebinding.everywhere(*exchange.public_classes, _own_holders(), _undos)
-    for module in _modules():
-        _undos.extend(rebinding.in_namespace(vars(module), exchange.ours_of))
+    rebinding.in_namespaces([vars(module) for module in _modules()], exchange.ours_of, _undos)
     _forget_tables_of_dynamo()
     _undos.append(backward.put_in_place())
     _undos.append(traced_constants.put_in_place())
@@ -171,9 +170,8 @@ def _put_torchs_back() -> None:
         _undos[-1]()
         _undos.pop()
     theirs_of = _exchange().theirs_of
-    for module in _modules():
-        if module.__name__.partition(".")[0] == "torch":
-            rebinding.in_namespace(vars(module), theirs_of)
+    of_torch = [vars(module) for module in _modules() if module.__name__.partition(".")[0] == "torch"]
+    rebinding.in_namespaces(of_torch, theirs_of, [])
     _rebind_rule_tables(theirs_of)
     _forget_tables_of_dynamo()
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch._logging
 import torch._subclasses.fake_tensor as torch_fake_tensor
-from torch.utils._mode_utils import no_dispatch
+
+from .real_computation import no_dispatch
 
 __all__ = ["IncrementRecursionCount", "hierarchical_compile_log", "log", "log_call", "not_implemented_log", "quiet_log"]
 

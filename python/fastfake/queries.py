@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
+from . import _C
 from .fake_tensor import FakeTensor
 from .torch_version import AT_LEAST_2_14, of_torch
 
@@ -40,18 +42,11 @@ _CUSTOM_CLASS: type = (
     if AT_LEAST_2_14
     else of_torch("torch._opaque_base", "OpaqueBase")
 )
-_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
-@contextlib.contextmanager
-def unset_fake_temporarily() -> Iterator[TorchDispatchMode | None]:
-    """Deactivate the fake mode of this thread for a while, and yield it; None if there was none."""
-    active = torch._C._unset_dispatch_mode(_FAKE)
-    try:
-        yield active
-    finally:
-        if active is not None:
-            torch._C._set_dispatch_mode(active)
+def unset_fake_temporarily() -> AbstractContextManager[TorchDispatchMode | None]:
+    """Return a context in which the fake mode of this thread is inactive. It gives the mode; None if there was none."""
+    return _C.FakeModeRemoval()
 
 
 @contextlib.contextmanager

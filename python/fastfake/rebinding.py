@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _C
 
-__all__ = ["Undo", "attribute", "everywhere", "in_namespace"]
+__all__ = ["Undo", "attribute", "everywhere", "in_namespaces"]
 
 # Takes one exchange back, unless somebody changed the place since.
 Undo = Callable[[], None]
@@ -82,29 +82,21 @@ def everywhere(
     return instances
 
 
-def in_namespace(namespace: dict[str, Any], new_of: Mapping[int, Any]) -> list[Undo]:
-    """Exchange the global variables of a module, and the members of tuples and unions among them.
+def in_namespaces(namespaces: list[dict[str, Any]], new_of: dict[int, Any], undos: list[Undo]) -> None:
+    """Exchange the global variables of modules, and the members of tuples and unions among them.
 
     Args:
-        namespace: the module's variables.
+        namespaces: the modules' variables.
         new_of: the replacement of each object, by the object's id.
-
-    Returns:
-        What takes the changes back.
+        undos: gets what takes each change back, change by change: an interrupt may end this in the middle.
     """
-    undos: list[Undo] = []
-    for name, value in list(namespace.items()):
-        if id(value) in new_of:
-            new = new_of[id(value)]
-        elif type(value) in _REBUILDERS:
-            new = _rebuilt(value, new_of)
-            if new is value:
-                continue
-        else:
-            continue
-        namespace[name] = new
-        undos.append(functools.partial(_restore_item, namespace, name, new, value))
-    return undos
+    for namespace, names in _C.holding_namespaces(namespaces, new_of, _REBUILT_IN_NAMESPACES):
+        for name in names:
+            value = namespace.get(name, _EMPTY)
+            new = new_of[id(value)] if id(value) in new_of else _rebuilt(value, new_of)
+            if new is not value:
+                undos.append(functools.partial(_restore_item, namespace, name, new, value))
+                namespace[name] = new
 
 
 def _is_base_classes(classes: Iterable[Any]) -> bool:
@@ -151,10 +143,14 @@ _REBUILDERS: dict[type, Callable[[list[Any]], Any]] = {
     frozenset: frozenset,
     types.UnionType: lambda members: functools.reduce(operator.or_, members),
 }
+# Those of them, besides tuples, whose members native code does not look at.
+_REBUILT_IN_NAMESPACES = (frozenset, types.UnionType)
 
 
 def _rebuilt(container: Any, new_of: Mapping[int, Any]) -> Any:
-    """Return the container with members exchanged; itself where there is none to exchange."""
+    """Return the container with members exchanged; itself where there is none to exchange, or it is another object."""
+    if type(container) not in _REBUILDERS:
+        return container
     members = container.__args__ if type(container) is types.UnionType else container
     if not any(id(member) in new_of for member in members):
         return container

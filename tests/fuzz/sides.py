@@ -65,10 +65,15 @@ def harm(ours: Any) -> str | None:
 
 
 def is_torchs(theirs: Any, ours: Any) -> bool:
-    """Whether torch without fastfake comes to as bad an end, at the same line or before, or leaves the same behind."""
+    """Whether torch without fastfake comes to as bad an end, at the same line or before, or leaves as much behind."""
     if "ended" in theirs:
         return len(theirs["outcomes"]) <= len(ours["outcomes"])
-    return "left" in ours and not any(ours["on"]) and theirs["left"] == ours["left"] != [ours["left"][0]] * 2
+    if "ended" in ours or any(ours["on"]):
+        return False
+    before, after = ours["left"]
+    return before != after and all(
+        our in (was, their) for was, our, their in zip(before, after, theirs["left"][1], strict=True)
+    )
 
 
 def difference(program: Sequence[str], theirs: Any, ours: Any) -> str | None:

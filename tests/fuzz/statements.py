@@ -7,7 +7,6 @@ what `T` gives.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -18,13 +17,13 @@ _MAKING = (
     "keep(torch.full((S({0}), S({1})), N({2})))",
     "keep(torch.arange(N({0})))",
     "keep(torch.tensor([N({0}), 2]))",
-    "keep(torch.tensor(N({0}), device=V({1})))",
+    "keep(torch.tensor(N({0}), device='cpu' if 'cuda' in V({1}) else V({1})))",
     "keep(torch.randn(S({0}), S({1}), requires_grad=True))",
     "keep(torch.empty_strided((S({0}), S({1})), (N({2}), S({3}))))",
     "keep(torch.zeros(S({0}), S({1})).to_sparse())",
     "keep(T({0}).new_empty(S({1}), N({2})))",
     "keep(torch.empty_like(T({0}), dtype=D({1})))",
-    "keep(mode.from_tensor(torch.ones(S({0}), S({1}))))",
+    "keep(convert(torch.ones(S({0}), S({1}))))",
     "keep(torch.nn.Parameter(T({0})))",
     "keep(T({0}).as_subclass(Plain))",
     "keep(dynamic(S({0}), S({1})))",
@@ -154,6 +153,7 @@ _CHEATING = (
     "keep(T({0}).to(V({1})))",
     "keep(T({0}).to('cuda'))",  # which torch refuses where it was built without CUDA
     "keep(torch.empty(S({0}), S({1}), device='cuda:1', requires_grad=True))",
+    "keep(torch.tensor(N({0}), device=V({1})))",  # with the value of which torch computes there
     "T({0}).constant = 3",
     "keep(torch.Tensor._make_subclass(FakeTensor, torch.empty(S({0}), device='meta')))",
     "keep(FakeTensor.__new__(FakeTensor))",
@@ -163,11 +163,13 @@ _CHEATING = (
     "torch.utils.swap_tensors(T({0}), T({1}))",
     "T({0}).__class__ = torch.Tensor",
     "install()",
-    "uninstall()",
+    "uninstall()",  # after which torch does not know ours by their class
     "in_thread(install)",
     "in_thread(uninstall)",
-    "in_fork(uninstall)",
     "interrupt_soon(S({0}))",
+    "interrupt_at({0}, {1}, {2} % 4)",
+    "interrupt_at({0}, {1}, {2})",
+    "interrupt_from_thread(S({0}), {1})",
     "enter(tools.pretend())",
     "enter(following_mode)",
     "with following_mode: keep(torch.tensor([S({0}), S({1})]) * N({2}))",
@@ -177,7 +179,7 @@ _LIVING = (
     "T({0}).unknown_attribute = T({1})",
     "keep(FakeTensor(mode, torch.empty(S({0}), device='meta'), V({1})))",
     "keep(Wrapper(T({0})))",
-    "note(describe(copy.deepcopy(T({0}))))",  # which belongs to another mode with torch
+    "note(deep_copied(T({0})))",
     "pickle.loads(pickle.dumps(T({0})))",
     "forget(S({0}))",
     "copy.deepcopy(mode)",
@@ -236,10 +238,15 @@ _ELSEWHERE = (
     "tools.limit_cache(S({0}) * 1000)",
     "mode.cache_crosscheck_enabled = bool(S({0}) % 2)",
     "in_thread(lambda: mode.__enter__() and mode.__exit__(None, None, None))",
-    "mode.cache_enabled = bool(S({0}) % 2)",
+    "tools.enable_cache(mode, bool(S({0}) % 2))",
     "mode.allow_fallback_kernels = bool(S({0}) % 2)",
     "torch.set_default_dtype((torch.float32, torch.float64)[S({0}) % 2])",
     "torch.use_deterministic_algorithms(bool(S({0}) % 2))",
+    "in_fork(uninstall)",
+    "uninstalled(lambda: keep(T({0}) + T({1})))",
+    "uninstalled(lambda: T({0}).sum().backward())",
+    "uninstalled(lambda: keep(convert(torch.ones(S({0}), S({1})))))",
+    "uninstalled(lambda: repr(T({0})))",
 )
 
 _ORDINARY = (_MAKING, _COMPUTING, _VIEWING, _WRITING)
@@ -259,9 +266,20 @@ def _statements(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[str]:
 
 def _programs(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[list[str]]:
     beginnings: st.SearchStrategy[list[str]] = st.sampled_from(([], [], ["begin_symbolic()"]))
+    # Most of hypothesis' examples are an earlier one with a part of it copied over another, but where elements have to
+    # differ. What is alike in programs finds nothing, so each line has a number by which it differs.
+    lines = st.tuples(st.integers(0, 2**32), _statements(*kinds))
     # A list's own lengths are short ones, and starting a program takes longer than most of its lines.
-    lines = st.integers(1, 40).flatmap(lambda n: st.lists(_statements(*kinds), min_size=n, max_size=n))
-    return st.builds(operator.add, beginnings, lines)
+    numbered = st.integers(1, 40).flatmap(lambda n: st.lists(lines, min_size=n, max_size=n, unique_by=_number_of))
+    return st.builds(_program, beginnings, numbered)
+
+
+def _number_of(numbered: tuple[int, str]) -> int:
+    return numbered[0]
+
+
+def _program(beginning: list[str], numbered: Sequence[tuple[int, str]]) -> list[str]:
+    return [*beginning, *(line for _, line in numbered)]
 
 
 def programs() -> st.SearchStrategy[list[str]]:

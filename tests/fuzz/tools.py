@@ -26,6 +26,9 @@ class Tools:
     def limit_cache(self, size: int) -> None:
         """Let the cache hold so many bytes."""
 
+    def enable_cache(self, mode: Any, enabled: bool) -> None:
+        """Let a mode's calls be answered from the cache. With its own, torch gives some views other storages."""
+
     def cache_operator(self, operator: Any) -> AbstractContextManager[Any]:
         """Vouch for a custom operator in a scope."""
         return contextlib.nullcontext()
@@ -69,6 +72,10 @@ class OurTools(Tools):
     def limit_cache(self, size: int) -> None:
         """Let the cache hold so many bytes."""
         self._package.set_cache_limit(size)
+
+    def enable_cache(self, mode: Any, enabled: bool) -> None:
+        """Let a mode's calls be answered from the cache."""
+        mode.cache_enabled = enabled
 
     def pretend(self) -> AbstractContextManager[Any]:
         """Give two devices that are not there."""

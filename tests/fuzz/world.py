@@ -16,7 +16,6 @@ import pickle
 import random
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from .interruptions import Interruption, Interruptions
 from .tools import Tools
 
 TIME_LIMIT = 60  # seconds
@@ -214,6 +214,7 @@ class World:
         self._suspended: list[Any] = []
         self._threads: list[threading.Thread] = []
         self._calm = threading.Event()
+        self._interruptions = Interruptions()
         self._shape_env: ShapeEnv | None = None
         self._noted: list[Any] = []
         mode = fakes.FakeTensorMode(allow_non_fake_inputs=True)
@@ -235,18 +236,22 @@ class World:
             "in_tasks_that_overlap": self._in_tasks_that_overlap,
             "suspend": self._suspend,
             "resume": self._resume,
-            "in_thread": _in_thread,
+            "in_thread": self._in_thread,
             "in_fork": _in_fork,
             "go_on_in_fork": self._go_on_in_fork,
             "disturb": self._disturb,
             "calm": self._calm_down,
-            "interrupt_soon": _interrupt_soon,
+            "interrupt_soon": self._interruptions.by_timer,
+            "interrupt_at": lambda i, j, k: self._interruptions.at_place((i + 1) * (j + 1) * (k + 1)),
+            "interrupt_from_thread": self._interruptions.from_thread,
             "any_operator": self._any_operator,
             "begin_symbolic": self._begin_symbolic,
+            "convert": self._convert,
             "dynamic": self._dynamic,
             "note": lambda value: self._noted.append(str(value)),
             "install": tools.install,
             "uninstall": tools.uninstall,
+            "uninstalled": self._uninstalled,
             "tools": tools,
             "following_mode": tools.following_mode(),
             "mode": mode,
@@ -265,6 +270,7 @@ class World:
             "Cube": Cube,
             "Failing": Failing,
             "torch": torch,
+            "deep_copied": _deep_copied,
             "describe": describe,
             "make_fx": make_fx,
             "io": io,
@@ -282,15 +288,14 @@ class World:
         before = len(self._tensors)
         self._noted.clear()
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-                warnings.simplefilter("ignore")
-                exec(compile(statement, "<fuzzed>", "exec"), self._names)
+            self._interruptions.run(compile(statement, "<fuzzed>", "exec"), self._names)
         except (Exception, Interruption) as error:
             return [*self._noted, type(error).__name__]
         return [*self._noted, *map(describe, self._tensors[before:])]
 
     def close(self) -> list[str]:
         """Leave all contexts, forget all tensors, and tell which guards the program made."""
+        self._interruptions.close()
         self._calm_down()
         while self._suspended:
             with contextlib.suppress(Exception):
@@ -370,6 +375,26 @@ class World:
         if self._suspended:
             self._suspended.pop(0).close()
 
+    def _uninstalled(self, function: Callable[[], Any]) -> None:
+        """Use what outlives fastfake's installation, which installs it again."""
+        self._tools.uninstall()
+        try:
+            function()
+        finally:
+            self._tools.install()
+
+    def _in_thread(self, function: Callable[[], Any]) -> Any:
+        results: list[Any] = []
+
+        def run() -> None:
+            with contextlib.suppress(Exception):
+                results.append(function())
+
+        thread = threading.Thread(target=run)
+        self._interruptions.start(thread)
+        thread.join()
+        return results
+
     def _disturb(self, i: int) -> None:
         """Have another thread do something all the time."""
         function = (
@@ -387,7 +412,7 @@ class World:
 
         if len(self._threads) < 2:
             self._threads.append(threading.Thread(target=run))
-            self._threads[-1].start()
+            self._interruptions.start(self._threads[-1])
 
     def _calm_down(self) -> None:
         self._calm.set()
@@ -424,12 +449,13 @@ class World:
             real = torch.ones(*sizes)
         if self._shape_env is None:
             return self._mode.from_tensor(real)
-        return self._mode.from_tensor(
-            real,
-            # Otherwise a symbol's name follows from how many tensors the converter knows.
-            source=ConstantSource(f"given{len(self._tensors)}"),
-            symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(sizes)),
+        return self._convert(
+            real, symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(sizes))
         )
+
+    def _convert(self, tensor: Tensor, **how: Any) -> Tensor:
+        # Without a source, a symbol's name follows from how many tensors the converter knows.
+        return self._mode.from_tensor(tensor, source=ConstantSource(f"given{len(self._tensors)}"), **how)
 
     def _any_operator(self, *numbers: int) -> None:
         """Call some operator with arguments of about the types that it takes."""
@@ -495,31 +521,6 @@ def _compute_apart() -> None:
         (torch.empty(2, 3, requires_grad=True) * 2).sum().backward()
 
 
-class Interruption(BaseException):
-    """What a timer raises, wherever the program is."""
-
-
-def _interrupt_soon(hundreds: int) -> None:
-    def interrupt(number: int, frame: object) -> None:
-        raise Interruption
-
-    signal.signal(signal.SIGVTALRM, interrupt)
-    signal.setitimer(signal.ITIMER_VIRTUAL, (hundreds + 1) * 1e-4)
-
-
-def _in_thread(function: Callable[[], Any]) -> Any:
-    results: list[Any] = []
-
-    def run() -> None:
-        with contextlib.suppress(Exception):
-            results.append(function())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return results
-
-
 class ChildEndedBadly(Exception):
     """The child of a fork came to no good end."""
 
@@ -535,6 +536,11 @@ def _in_fork(function: Callable[[], Any]) -> None:
             os._exit(1)
     if os.waitpid(child, 0)[1] != 0:
         raise ChildEndedBadly
+
+
+def _deep_copied(tensor: Any) -> Any:
+    # Torch gives the copy a mode of its own, and refuses to copy known values.
+    return None if getattr(tensor, "constant", None) is not None else describe(copy.deepcopy(tensor))
 
 
 def describe(tensor: Any) -> Any:

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.fx.operator_schemas import normalize_function
 from torch.utils import _pytree as pytree
-from torch.utils._mode_utils import no_dispatch
 
 from .. import devices
 from ..converter import FakeTensorConverter
 from ..fake_tensor import FakeTensor
+from ..real_computation import no_dispatch
 from . import known_values
 from .call import NOT_HANDLED, Call
 from .operator_traits import OperatorTraits, schema_info

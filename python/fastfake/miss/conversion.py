@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["convert_for_cache", "convert_real_tensors"]
 
 _PLAIN_CLASSES = (Tensor, torch.nn.Parameter)
-_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 def convert_real_tensors(
@@ -56,8 +55,9 @@ def convert_real_tensors(
     return converted, fakes
 
 
+@in_use.computes
 def convert_for_cache(mode: FakeTensorMode, tensors: list[Tensor]) -> list[Tensor] | None:
-    """Convert real tensors, which are arguments beside fake ones, before the cache is asked.
+    """Convert real tensors, which are arguments beside fake ones, before the cache is asked. No mode is active.
 
     It is what computing the call begins with, so that the call has the same effects whether it is answered or computed.
 
@@ -67,17 +67,11 @@ def convert_for_cache(mode: FakeTensorMode, tensors: list[Tensor]) -> list[Tenso
     """
     if not _allows_real_tensors(mode) or any(type(t) not in _PLAIN_CLASSES or t.is_quantized for t in tensors):
         return None
-    converter = mode.fake_tensor_converter
     in_use.begin()
-    active = torch._C._unset_dispatch_mode(_FAKE)
     try:
-        fakes = [converter.from_real_tensor(mode, t) for t in tensors]
+        fakes = [mode.fake_tensor_converter.from_real_tensor(mode, t) for t in tensors]
     except UnsupportedFakeTensorException:
         return None
-    finally:
-        if active is not None:
-            torch._C._set_dispatch_mode(active)
-        in_use.end()
     return None if any(fake._memos for fake in fakes) else list(fakes)
 
 

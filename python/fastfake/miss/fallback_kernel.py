@@ -10,10 +10,10 @@ from torch import Tensor
 from torch._library import utils as library_utils
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.utils import _pytree as pytree
-from torch.utils._mode_utils import no_dispatch
 
 from .. import _C
 from ..errors import UnsupportedOperatorException
+from ..real_computation import no_dispatch
 from .call import Call
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ and the results get what comes out. So metadata do not depend on what is known, 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from torch._subclasses.meta_utils import is_sparse_any
 from torch.types import py_sym_types
 from torch.utils import _pytree as pytree
-from torch.utils._mode_utils import no_dispatch
 
 from .. import _C, devices, known_storage
 from ..converter import fake_on_meta
@@ -25,6 +24,7 @@ from ..errors import DataDependentOutputException, DynamicOutputShapeException
 from ..fake_tensor import FakeTensor
 from ..known_storage import KnownStorage
 from ..logs import log
+from ..real_computation import no_dispatch, on_values
 from .call import NOT_HANDLED, Call
 from .operator_memo import decided_once
 from .operator_traits import OperatorTraits, schema_info
@@ -82,14 +82,9 @@ def are_followed(call: Call) -> bool:
     return call.mode.known_values is not None or any(map(_C.owner_of_known_storage, call.fake_args))
 
 
-@contextlib.contextmanager
-def unfollowed(following: int = _UNFOLLOWED) -> Iterator[None]:
-    """Give no values to what this thread computes for a while; what is written to forgets its value."""
-    before = _C.set_following(following)
-    try:
-        yield
-    finally:
-        _C.set_following(before)
+def unfollowed(following: int = _UNFOLLOWED) -> AbstractContextManager[None]:
+    """Return a context in which what this thread computes gets no values; what is written to forgets its value."""
+    return _C.Following(following)
 
 
 def keep_lifted(mode: FakeTensorMode, t: Tensor) -> object:
@@ -102,7 +97,7 @@ def keep_lifted(mode: FakeTensorMode, t: Tensor) -> object:
     with no_dispatch():
         meta = torch.empty(elements, dtype=t.dtype, device="meta").as_strided(t.size(), t.stride(), t.storage_offset())
         fake = fake_on_meta(mode, meta, t.device)
-    with _on_values():
+    with on_values():
         value = torch.empty(0, dtype=t.dtype)
         value.set_(t.untyped_storage().clone(), t.storage_offset(), t.size(), t.stride())
     known_storage.give_value(fake, value, KnownStorage())
@@ -203,18 +198,6 @@ def _written(call: Call) -> list[FakeTensor]:
     return [leaf for name in names for leaf in pytree.tree_leaves(given.get(name)) if call.mode.is_our_fake(leaf)]
 
 
-@contextlib.contextmanager
-def _on_values() -> Iterator[None]:
-    """Compute with real tensors, without autograd and whatever modes are active."""
-    with (
-        no_dispatch(),
-        torch._C.DisableTorchFunction(),
-        torch.inference_mode(False),
-        torch._C._AutoDispatchBelowAutograd(),
-    ):
-        yield
-
-
 def _run_on(call: Call, values: Sequence[Tensor | None]) -> object:
     """Run the operator on values. They are on the CPU, whatever device the call is about."""
     rest = iter(values)
@@ -250,12 +233,12 @@ def _answer(call: Call, values: Sequence[Tensor | None]) -> object:
         return NOT_HANDLED
     if call.func is aten.repeat_interleave.Tensor and call.kwargs.get("output_size") is None:
         assert values[0] is not None
-        with _on_values():
+        with on_values():
             size = int(values[0].sum())
         if size > limit:
             with call.mode:
                 return call.func(*call.args, output_size=size)
-    with _on_values():
+    with on_values():
         results = _run_on(call, values)
     leaves = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
     if not all(map(_is_plain, leaves)):
@@ -267,7 +250,7 @@ def _answer(call: Call, values: Sequence[Tensor | None]) -> object:
             meta = torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device="meta")
             fake = fake_on_meta(call.mode, meta, device)
         if t.numel() <= limit and not _C.following():
-            with _on_values():
+            with on_values():
                 value = _copy_like(fake, t)
             known_storage.give_value(fake, value, KnownStorage())
         return fake
@@ -278,7 +261,7 @@ def _answer(call: Call, values: Sequence[Tensor | None]) -> object:
 def _largest(value: Tensor | None) -> int:
     if value is None or value.numel() == 0:
         return 0
-    with _on_values():
+    with on_values():
         return int(value.max())
 
 
@@ -346,7 +329,7 @@ def _give_values(call: Call, values: Sequence[Tensor | None], results: object) -
     if any(t.fake_device.type == "meta" for t in (*new, *call.fake_args)):
         return False
     try:
-        with _on_values():
+        with on_values():
             computed = _run_on(call, values)
             _pair(call, values, results, computed)
     except Exception:

@@ -39,7 +39,7 @@ def text_of(page: Path) -> str:
 
 
 # Programs that a page may name and that are not of this project, so that nothing is known of their arguments.
-OTHER_PROGRAMS = {"cibuildwheel", "pytest", "python", "torchrun"}
+OTHER_PROGRAMS = {"cibuildwheel", "pytest", "python", "torchrun", "uv"}
 
 
 class Problem(Exception):

@@ -118,6 +118,22 @@ OTHER_WORDS = {
 knows_cuda = torch.backends.cuda.is_built()
 
 
+@pytest.mark.parametrize("before", ["", "with mode: torch.empty(2, device=device)"])
+def test_a_device_without_an_index_is_the_first_outside_of_modes_too(before: str) -> None:
+    program = f"""
+{INSTALL}
+import torch
+mode = fastfake.FakeTensorMode()
+with mode:
+    x = torch.empty(2, 3)
+for device in ("cuda", "xpu"):
+    {before or "pass"}
+    print([x.new_empty(3, device=device).device.index for _ in range(2)])
+print(fastfake.FakeTensorMode.cache_info().hits)
+"""
+    assert run_program(program).stdout == "[0, 0]\n[0, 0]\n2\n"
+
+
 @pytest.mark.parametrize("device", ACCELERATORS)
 def test_a_forward_pass_with_gradients_runs_on_any_accelerator(device: str) -> None:
     with FakeTensorMode():

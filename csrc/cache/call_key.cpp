@@ -8,7 +8,6 @@
 #include "symbolic/shape_meta.h"
 
 #include <ATen/core/Generator.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
@@ -22,11 +21,8 @@ namespace {
 
 // Which device a device without an index means now: the number of the current one, plus one.
 uint64_t current_device_number(c10::Device device) {
-  if (device.has_index() || device.is_cpu() || device.is_meta() ||
-      !c10::impl::hasDeviceGuardImpl(device.type())) {
-    return 0;
-  }
-  return static_cast<uint64_t>(c10::impl::getDeviceGuardImpl(device.type())->getDevice().index() + 1);
+  if (device.has_index() || device.is_cpu() || device.is_meta()) return 0;
+  return static_cast<uint64_t>(process().device_guards.current_index(device.type()) + 1);
 }
 
 constexpr c10::DispatchKeySet kinds_that_are_not_dense({

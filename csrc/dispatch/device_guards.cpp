@@ -127,6 +127,14 @@ void DeviceGuards::stay() {
   if (std::get<static_cast<size_t>(DeviceType::CUDA)>(guards_).torchs() != nullptr) replace_torchs_of_cuda();
 }
 
+c10::DeviceIndex DeviceGuards::current_index(DeviceType type) const {
+  if (type == DeviceType::CUDA && process().pretended_device.active) return thread_state.pretended_index;
+  const auto* guard = registered(type).load();
+  // A guard without devices raises, outside of modes ours does too.
+  if (guard == nullptr || answers_for(type) || guard->deviceCount() <= 0) return -1;
+  return guard->getDevice().index();
+}
+
 bool DeviceGuards::answers_for(DeviceType type) const noexcept {
   return registered(type).load() == &guards_[static_cast<size_t>(type)];
 }

@@ -88,6 +88,10 @@ class DeviceGuards {
   // Brings that guard back if torch's own mode took it away since.
   void stay();
 
+  // The index of the device of `type` that one without an index means in a call on fake tensors, whatever
+  // modes are active; -1 where no device is there, so that it always means the first.
+  c10::DeviceIndex current_index(c10::DeviceType type) const;
+
   // Whether a guard of ours is in place for `type`.
   bool answers_for(c10::DeviceType type) const noexcept;
 

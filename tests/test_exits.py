@@ -37,6 +37,9 @@ interpreters.run_string(interpreters.create(), script)
     assert run_program(program) == f"{refusal} False\n"
 
 
+# How often `fork_while` forks.
+FORKS_WHILE = 4
+
 # What the parent does. The child of `fork`, which may be called on any thread, goes on where it was called.
 STATES = {
     "with a mode entered": """
@@ -138,7 +141,7 @@ def fork_while(change):
         while not ended.is_set():
             change()
     in_thread(repeat)
-    for _ in range(4):
+    for _ in range(FORKS_WHILE):
         time.sleep(random.random() / 20)
         fork()
 def fork():
@@ -170,10 +173,11 @@ def fork():
 ended.set()
 for thread in threads:
     thread.join()
-print(len(statuses) > 0, set(statuses))
+print(statuses)
 """
 
-    assert run_program(before + STATES[state] + after) == "True {0}\n"
+    forks = FORKS_WHILE if "fork_while(" in STATES[state] else 1
+    assert run_program(f"FORKS_WHILE = {FORKS_WHILE}{before}" + STATES[state] + after) == f"{[0] * forks}\n"
 
 
 # What daemon threads repeat in a mode until the interpreter ends under them.

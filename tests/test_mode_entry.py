@@ -106,13 +106,19 @@ def interrupts_that_leave_traces(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "call",
-    [enters_its_mode_again, computes_with_known_values, converts_a_real_tensor, leaves_its_mode_for_a_while],
-    ids=lambda call: call.__name__,
+    ("call", "fewest_places"),
+    [
+        (enters_its_mode_again, 200),
+        (computes_with_known_values, 200),
+        (converts_a_real_tensor, 200),
+        (leaves_its_mode_for_a_while, 20),
+    ],
 )
-def test_no_interrupt_leaves_a_mode_entered_or_ends_the_process(call: Callable[[torch.Tensor], object]) -> None:
+def test_no_interrupt_leaves_a_mode_entered_or_ends_the_process(
+    call: Callable[[torch.Tensor], object], fewest_places: int
+) -> None:
     places, traces, seconds_to_uninstall = fresh_process.call(interrupts_that_leave_traces, call)
-    assert places > 20
+    assert places > fewest_places
     assert traces == []
     assert seconds_to_uninstall < in_use._PATIENCE_IN_SECONDS / 2
 

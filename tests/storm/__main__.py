@@ -22,7 +22,7 @@ import torch
 from torch.utils import _python_dispatch
 
 import fastfake
-from fastfake import FakeTensorMode
+from fastfake import FakeTensorMode, in_use
 
 from .work import LOCKS, VARIANTS, WORK, exchanging
 
@@ -119,6 +119,8 @@ def left_behind() -> list[str]:
     """What is not as it was before any thread began."""
     flags = [name for name in vars(_python_dispatch) if name.startswith("_is_in_")]
     found = [name for name in flags if getattr(_python_dispatch, name) is True]
+    if in_use._is_closing:
+        found.append("a thread that waits to uninstall")
     if fastfake._C.memory_is_tracked() or fastfake._C.pretends_cuda():
         found.append("a tracker, or pretended devices")
     return found

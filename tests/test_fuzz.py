@@ -136,6 +136,16 @@ def test_where_the_child_of_a_fork_ends_badly_it_is_noticed_of_ours_alone(sides:
     assert told is not None and "ChildEndedBadly" in told
 
 
+def test_gradients_on_an_accelerator_that_is_not_there_are_torchs_not_to_have(sides: tuple[Side, Side]) -> None:
+    program = ["keep(torch.func.grad(torch.sum)(torch.empty(2, device='cuda')))"]
+    theirs, ours = sides
+    answers = theirs.run(program), ours.run(program)
+    assert answers[1]["outcomes"] == [[["FakeTensor", [2], [0], 0, "torch.float32", "cuda:0", False, True, 0, 4]]]
+    assert difference(program, *answers) is None
+    told = difference(program, ours.run(program), {**answers[1], "outcomes": [["NoSuchAccelerator"]]})
+    assert told is not None and "NoSuchAccelerator" in told
+
+
 def test_state_that_torch_leaves_behind_too_is_no_harm(sides: tuple[Side, Side]) -> None:
     theirs, ours = sides
     program = ["enter(torch.utils._python_dispatch._disable_current_modes())", "mode.__exit__(None, None, None)"]

@@ -290,7 +290,7 @@ class World:
         try:
             self._interruptions.run(compile(statement, "<fuzzed>", "exec"), self._names)
         except (Exception, Interruption) as error:
-            return [*self._noted, type(error).__name__]
+            return [*self._noted, _kind(error)]
         return [*self._noted, *map(describe, self._tensors[before:])]
 
     def close(self) -> list[str]:
@@ -519,6 +519,12 @@ def _schemas() -> list[Any]:
 def _compute_apart() -> None:
     with torch._subclasses.fake_tensor.FakeTensorMode():
         (torch.empty(2, 3, requires_grad=True) * 2).sum().backward()
+
+
+def _kind(error: BaseException) -> str:
+    if str(error).startswith("hasPrimaryContext expects a valid device index"):
+        return "NoSuchAccelerator"  # what torch's engine for gradients says in a build with CUDA
+    return type(error).__name__
 
 
 class ChildEndedBadly(Exception):

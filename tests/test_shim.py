@@ -352,6 +352,30 @@ def test_uninstall_keeps_what_somebody_assigned_since() -> None:
         Registry.attribute = torch_fake_tensor.FakeTensor
 
 
+def test_attributes_of_classes_that_were_looked_up_before_hold_our_class_while_installed(uninstalled: None) -> None:
+    class One:
+        KIND = torch._subclasses.fake_tensor.FakeTensor
+
+    class Several:
+        KINDS = (int, torch._subclasses.fake_tensor.FakeTensor)
+
+    class DerivedFromOne(One):
+        pass
+
+    class DerivedFromSeveral(Several):
+        pass
+
+    def look_up() -> tuple[object, object]:
+        return DerivedFromOne.KIND, DerivedFromSeveral.KINDS[1]
+
+    theirs = torch._subclasses.fake_tensor.FakeTensor
+    for _ in range(50):  # until Python remembers what it found, in the class and in this function
+        assert look_up() == (theirs, theirs)
+    with fastfake.install_temporarily():
+        assert look_up() == (fastfake.FakeTensor, fastfake.FakeTensor)
+    assert look_up() == (theirs, theirs)
+
+
 def test_a_container_that_holds_both_classes_keeps_both_afterwards() -> None:
     both = {torch_fake_tensor.FakeTensor, fastfake.FakeTensor}
     table = {torch_fake_tensor.FakeTensor: "theirs", fastfake.FakeTensor: "ours"}
@@ -602,4 +626,24 @@ def test_an_installation_that_fails_in_the_middle_leaves_torchs_classes_in_place
     assert bindings() == bound
     fastfake.install()
     fastfake.uninstall()
+    assert registry.classes() == before
+
+
+def test_an_interrupt_while_a_registry_is_exchanged_leaves_torchs_classes_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry()
+    before, rename = registry.classes(), rebinding._rename_key
+
+    def interrupted_afterwards(holder: dict[Any, Any], old: object, new: object) -> None:
+        rename(holder, old, new)
+        if holder is registry.keys and rebinding._rename_key is not rename:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rebinding, "_rename_key", interrupted_afterwards)
+    with pytest.raises(KeyboardInterrupt):
+        fastfake.install()
+    assert rebinding._rename_key is rename
+    assert not fastfake.is_installed()
     assert registry.classes() == before

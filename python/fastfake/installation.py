@@ -23,7 +23,7 @@ import torch._subclasses.fake_impls  # a first import after installing would bin
 import torch._subclasses.fake_tensor as torch_fake_tensor
 from torch._ops import OperatorBase
 
-from . import _C, backward, fast_detach, in_use, rebinding, registrations, symbols, traced_constants
+from . import _C, backward, fast_detach, holders, in_use, rebinding, registrations, symbols, traced_constants
 from .fake_tensor import FakeTensor
 from .in_use import is_installed
 from .miss import higher_order_rules
@@ -52,8 +52,9 @@ class _Exchange:
         configs: torch's class of settings and ours.
         theirs: torch's objects.
         ours: their counterparts, in the same order.
-        public_classes: those of them, and ours, that programs keep in registries and tuples. The time that looking
-            for holders takes grows with their number.
+        search: looks for what refers to those of them that programs keep in registries and tuples: the public classes.
+            The time that it takes grows with their number.
+        counterparts: ours of those, in the same order.
         ours_of: our counterpart of each of torch's objects, by id.
         theirs_of: the other way round.
         unknown: names that torch's module defines and that this version does not know.
@@ -68,7 +69,8 @@ class _Exchange:
         self.theirs = [*(getattr(torch_fake_tensor, name) for name in names), fast_detach.TORCHS]
         self.ours = [*(ours[name] for name in names), fast_detach.fast_detach]
         public = [name for name in names if isinstance(ours[name], type) and not name.startswith("_")]
-        self.public_classes = ([getattr(torch_fake_tensor, name) for name in public], [ours[name] for name in public])
+        self.search = holders.Search([getattr(torch_fake_tensor, name) for name in public])
+        self.counterparts = [ours[name] for name in public]
         self.ours_of = {id(theirs): our for theirs, our in zip(self.theirs, self.ours, strict=True)}
         self.theirs_of = {id(our): theirs for theirs, our in zip(self.theirs, self.ours, strict=True)}
         self.unknown = sorted(
@@ -123,7 +125,7 @@ def _put_ours_in_place() -> None:
     _carry_settings(*exchange.configs)
     _rebind_rule_tables(exchange.ours_of)
     # First, as what takes changes back refers to torch's objects too.
-    instances = rebinding.everywhere(*exchange.public_classes, _own_holders(), _undos)
+    instances = rebinding.everywhere(exchange.search, exchange.counterparts, _own_holders(), _undos)
     rebinding.in_namespaces([vars(module) for module in _modules()], exchange.ours_of, _undos)
     _forget_tables_of_dynamo()
     _undos.append(backward.put_in_place())
@@ -206,9 +208,9 @@ def _modules() -> list[ModuleType]:
 def _own_holders() -> list[object]:
     """What refers to torch's objects by intention."""
     exchange = _exchange()
-    holders: list[object] = [exchange.configs, *exchange.public_classes, exchange.theirs, exchange.theirs_of]
-    holders += [vars(module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE]
-    return holders
+    own: list[object] = [exchange.configs, exchange.theirs, exchange.theirs_of]
+    own += [vars(module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE]
+    return own
 
 
 def _rebind_rule_tables(new_of: dict[int, Any]) -> None:

@@ -1,8 +1,5 @@
 """Exchanging objects for others wherever something refers to them, and back.
 
-What refers to an object is asked of the garbage collector, because classes are held in more ways than modules
-name them: as keys of registries, in tuples for `isinstance`, in closures, defaults and attributes.
-
 Left as they are: annotations that Python has not made a dictionary of yet, base classes, local variables of
 running functions, unions other than global variables, and holders of types that `_EXCHANGES` does not list.
 """
@@ -11,13 +8,12 @@ from __future__ import annotations
 
 import collections
 import functools
-import gc
 import operator
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from . import _C
+from . import _C, holders
 
 __all__ = ["Undo", "attribute", "everywhere", "in_namespaces"]
 
@@ -29,57 +25,29 @@ _EMPTY = object()
 
 
 def everywhere(
-    olds: Sequence[object], news: Sequence[object], untouched: Iterable[object], undos: list[Undo]
+    search: holders.Search, news: Sequence[object], untouched: Iterable[object], undos: list[Undo]
 ) -> list[object]:
-    """Let all that refers to an object of ``olds`` refer to the corresponding one of ``news``.
+    """Let all that refers to an object refer to another one instead.
 
     Args:
-        olds: the objects to be replaced.
-        news: what replaces each.
+        search: looks for what refers to the objects to be replaced.
+        news: what replaces each of them.
         untouched: holders that keep what they have.
         undos: gets what takes each change back, change by change: an interrupt may end this in the middle.
 
     Returns:
-        The objects met that are instances of classes in ``olds``.
+        The objects met that are instances of those to be replaced.
     """
-    kept = {id(holder) for holder in untouched} | {id(olds), id(news), id(undos)} | _cells_of_own_methods(olds)
-    old_classes = {id(old) for old in olds if isinstance(old, type)}
-    new_of = {id(old): new for old, new in zip(olds, news, strict=True)}
-    instances: list[object] = []
-    rebuilt: dict[int, Any] = {}
-    containers: list[Any] = []
-    class_dicts: dict[int, dict[str, Any]] = {}
-    for holder in gc.get_referrers(*olds):
-        if id(holder) in kept:
-            continue
-        if id(type(holder)) in old_classes:
-            instances.append(holder)
-        elif type(holder) in (tuple, frozenset):
-            if not _is_base_classes(holder) and not _is_annotations(holder):
-                rebuilt[id(holder)] = _rebuilt(holder, new_of)
-                containers.append(holder)
-        elif type(holder) is dict and isinstance(holder.get("__module__"), str):
-            class_dicts[id(holder)] = holder
-            containers.append(holder)
-        else:
-            undos += _exchange(holder, new_of)
-    if not containers:
-        return instances
-    # Immutable containers are exchanged in what holds them. The attributes of a class are set through the class,
-    # which remembers the results of look-ups.
-    for holder in gc.get_referrers(*containers):
-        if holder is containers or id(holder) in kept:
-            continue
-        if isinstance(holder, type):
-            attributes = next((d for d in gc.get_referents(holder) if id(d) in class_dicts), None)
-            if attributes is not None and id(holder) not in old_classes:
-                undos += _in_class(holder, attributes, new_of)
-                del class_dicts[id(attributes)]
-        elif holder is not rebuilt and holder is not class_dicts:
-            undos += _exchange(holder, rebuilt)
-    for attributes in class_dicts.values():
-        undos += _in_dict(attributes, new_of)
-    return instances
+    new_of = {id(old): new for old, new in zip(search.objects, news, strict=True)}
+    found = search.run([*untouched, news, new_of, undos])
+    for container in found.containers:
+        new_of[id(container)] = _rebuilt(container, new_of)
+    # The attributes of a class are set through the class, which remembers the results of look-ups.
+    for holder, attributes in found.classes:
+        _in_class(holder, attributes, new_of, undos)
+    for other in found.others:
+        _exchange(other, new_of, undos)
+    return found.instances
 
 
 def in_namespaces(namespaces: list[dict[str, Any]], new_of: dict[int, Any], undos: list[Undo]) -> None:
@@ -97,44 +65,6 @@ def in_namespaces(namespaces: list[dict[str, Any]], new_of: dict[int, Any], undo
             if new is not value:
                 undos.append(functools.partial(_restore_item, namespace, name, new, value))
                 namespace[name] = new
-
-
-def _is_base_classes(classes: Iterable[Any]) -> bool:
-    """Whether a container is the tuple of a class's bases, or of the classes that it looks attributes up in."""
-    if type(classes) is not tuple or not all(isinstance(each, type) for each in classes):
-        return False
-    return classes[0].__mro__ is classes or any(each.__bases__ is classes for each in classes[0].__subclasses__())
-
-
-def _is_annotations(values: Sequence[Any]) -> bool:
-    """Whether a container can be a function's annotations, which Python keeps as names and values in turn."""
-    return type(values) is tuple and len(values) % 2 == 0 and all(type(name) is str for name in values[::2])
-
-
-def _cells_of_own_methods(classes: Iterable[object]) -> set[int]:
-    """Return the ids of the cells through which methods of the classes name their own class, as for ``super()``."""
-    cells: set[int] = set()
-    functions: list[Any] = [value for each in classes if isinstance(each, type) for value in vars(each).values()]
-    while functions:
-        function = functions.pop()
-        function = getattr(function, "__func__", function)
-        if not isinstance(function, types.FunctionType):
-            continue
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            if name == "__class__":
-                cells.add(id(cell))
-            elif id(cell) not in cells:
-                cells.add(id(cell))
-                functions.append(_contents(cell))
-    return cells
-
-
-def _contents(cell: types.CellType) -> object:
-    """Return what a cell holds, which may be nothing yet."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
 
 
 # Containers that are made anew, and how.
@@ -157,40 +87,41 @@ def _rebuilt(container: Any, new_of: Mapping[int, Any]) -> Any:
     return _REBUILDERS[type(container)]([new_of.get(id(member), member) for member in members])
 
 
-# Exchanging in one holder.
+# Exchanging in one holder. What takes a change back is noted first, as an interrupt may come between the two; it does
+# nothing where the change was not made.
 
 
-def _exchange(holder: Any, new_of: Mapping[int, Any]) -> list[Undo]:
+def _exchange(holder: Any, new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     """Exchange what one holder refers to directly."""
     exchange = _EXCHANGES.get(type(holder))
     if exchange is not None:
-        return exchange(holder, new_of)
-    if isinstance(holder, (type, types.ModuleType)):
-        return []
+        exchange(holder, new_of, undos)
+        return
+    if issubclass(type(holder), (type, types.ModuleType)):
+        return
     try:
         attributes = object.__getattribute__(holder, "__dict__")
     except (AttributeError, ReferenceError):
-        return []
-    return _in_dict(attributes, new_of) if type(attributes) is dict else []
+        return
+    if type(attributes) is dict:
+        _in_dict(attributes, new_of, undos)
 
 
-def _in_dict(holder: dict[Any, Any], new_of: Mapping[int, Any]) -> list[Undo]:
-    undos: list[Undo] = []
+def _in_dict(holder: dict[Any, Any], new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     items = list(holder.items())
     if items and f"{type(items[0][1]).__module__}.{type(items[0][1]).__qualname__}" == _LRU_LINK:
         # The links of an lru_cache hold the keys as well.
-        return undos
+        return
     for key, value in items:
         if id(value) in new_of:
             new = new_of[id(value)]
-            holder[key] = new
             undos.append(functools.partial(_restore_item, holder, key, new, value))
+            holder[key] = new
     for key, _ in items:
         if id(key) in new_of and new_of[id(key)] not in holder:
             new = new_of[id(key)]
-            _rename_key(holder, key, new)
             undos.append(functools.partial(_rename_key, holder, new, key))
-    return undos
+            _rename_key(holder, key, new)
 
 
 def _rename_key(holder: dict[Any, Any], old: object, new: object) -> None:
@@ -215,13 +146,11 @@ def _restore_item(holder: dict[Any, Any], key: object, new: object, old: object)
         holder[key] = old
 
 
-def _in_class(holder: type, attributes: dict[str, Any], new_of: Mapping[int, Any]) -> list[Undo]:
-    undos: list[Undo] = []
+def _in_class(holder: type, attributes: dict[str, Any], new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     for name, value in list(attributes.items()):
         if id(value) in new_of:
-            setattr(holder, name, new_of[id(value)])
             undos.append(functools.partial(_restore_attribute, holder, attributes, name, new_of[id(value)], value))
-    return undos
+            setattr(holder, name, new_of[id(value)])
 
 
 def _restore_attribute(holder: type, attributes: dict[str, Any], name: str, new: object, old: object) -> None:
@@ -229,13 +158,11 @@ def _restore_attribute(holder: type, attributes: dict[str, Any], name: str, new:
         setattr(holder, name, old)
 
 
-def _in_sequence(holder: Any, new_of: Mapping[int, Any]) -> list[Undo]:
-    undos: list[Undo] = []
+def _in_sequence(holder: Any, new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     for index, value in enumerate(holder):
         if id(value) in new_of:
-            holder[index] = new_of[id(value)]
             undos.append(functools.partial(_restore_element, holder, new_of[id(value)], value))
-    return undos
+            holder[index] = new_of[id(value)]
 
 
 def _restore_element(holder: Any, new: object, old: object) -> None:
@@ -246,14 +173,12 @@ def _restore_element(holder: Any, new: object, old: object) -> None:
             return
 
 
-def _in_set(holder: set[Any], new_of: Mapping[int, Any]) -> list[Undo]:
-    undos: list[Undo] = []
+def _in_set(holder: set[Any], new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     for value in [value for value in holder if id(value) in new_of]:
         new = new_of[id(value)]
         if new not in holder:
-            _exchange_member(holder, value, new)
             undos.append(functools.partial(_exchange_member, holder, new, value))
-    return undos
+            _exchange_member(holder, value, new)
 
 
 def _exchange_member(holder: set[Any], old: object, new: object) -> None:
@@ -275,48 +200,50 @@ def attribute(holder: Any, name: str, new: object) -> Undo:
     return undo
 
 
-def _in_cell(holder: types.CellType, new_of: Mapping[int, Any]) -> list[Undo]:
-    old = _contents(holder)
+def _in_cell(holder: types.CellType, new_of: Mapping[int, Any], undos: list[Undo]) -> None:
+    old = holders.cell_contents(holder)
     if id(old) not in new_of:
-        return []
-    new = holder.cell_contents = new_of[id(old)]
+        return
+    new = new_of[id(old)]
 
     def undo() -> None:
-        if _contents(holder) is new:
+        if holders.cell_contents(holder) is new:
             holder.cell_contents = old
 
-    return [undo]
+    undos.append(undo)
+    holder.cell_contents = new
 
 
-def _in_function(holder: types.FunctionType, new_of: Mapping[int, Any]) -> list[Undo]:
+def _in_function(holder: types.FunctionType, new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     old = holder.__defaults__
     if id(old) not in new_of:
-        return []
-    new = holder.__defaults__ = new_of[id(old)]
+        return
+    new = new_of[id(old)]
 
     def undo() -> None:
         if holder.__defaults__ is new:
             holder.__defaults__ = old
 
-    return [undo]
+    undos.append(undo)
+    holder.__defaults__ = new
 
 
-def _in_partial(holder: functools.partial[Any], new_of: Mapping[int, Any]) -> list[Undo]:
+def _in_partial(holder: functools.partial[Any], new_of: Mapping[int, Any], undos: list[Undo]) -> None:
     old = (holder.func, holder.args)
     new = (new_of.get(id(old[0]), old[0]), new_of.get(id(old[1]), old[1]))
     if new == old:
-        return []
+        return
 
     def set_parts(parts: tuple[Any, Any]) -> None:
         state: Any = holder.__reduce__()[2]
         holder.__setstate__((*parts, *state[2:]))  # type: ignore[attr-defined]
 
+    undos.append(functools.partial(set_parts, old))
     set_parts(new)
-    return [functools.partial(set_parts, old)]
 
 
 # How the references of a holder are exchanged, by its exact type: other types may have invariants of their own.
-_EXCHANGES: dict[type, Callable[[Any, Mapping[int, Any]], list[Undo]]] = {
+_EXCHANGES: dict[type, Callable[[Any, Mapping[int, Any], list[Undo]], None]] = {
     dict: _in_dict,
     collections.OrderedDict: _in_dict,
     collections.defaultdict: _in_dict,

@@ -39,10 +39,9 @@ class Holding:
 
 
 @pytest.fixture
-def search() -> Iterator[Search]:
-    found = Search([Sought])
-    yield found
-    found.objects.clear()
+def search() -> Search:
+    gc.collect()  # what other tests made
+    return Search([Sought])
 
 
 def others(found: Holders) -> set[int]:
@@ -116,6 +115,17 @@ def test_attributes_of_a_class_are_told_with_the_class(search: Search) -> None:
         assert {"Direct", "Derived", "Tuple", "DerivedTuple"} <= told.keys()
         assert all(told[name]["__module__"] == __name__ for name in ("Direct", "Derived", "Tuple", "DerivedTuple"))
         assert not any(id(attributes) in others(found) for attributes in told.values())
+
+
+def test_attributes_of_what_only_has_a_module_as_classes_do_are_told_at_once(search: Search) -> None:
+    def function() -> None:
+        pass
+
+    vars(function).update(__module__=__name__, kind=Sought)
+    with searches() as seen:
+        found = search.run([])
+    assert id(vars(function)) in others(found)
+    assert len(seen) == 1
 
 
 def test_instances_of_the_classes_are_told_apart(search: Search) -> None:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, cast
 
 __all__ = ["Holders", "Search", "cell_contents"]
 
+# What Python puts among the attributes of each class. Generic aliases and functions, too, can have a module.
+_OF_EACH_CLASS = {"__module__", "__doc__"}
+
 
 class Holders(NamedTuple):
     """What a search found.
@@ -60,8 +63,12 @@ class Search:
         wanted: list[object] = [*self.objects, *self._containers]
         met = _cells_of_own_methods(self.objects).union(map(id, untouched))
         met.update(map(id, (self.objects, self._containers, attributes, found, wanted, *holders)))
+        asked: list[tuple[object, ...]] = []
         while wanted:
-            found[:] = gc.get_referrers(*wanted)
+            # From CPython 3.13 on the arguments of this call are found, too.
+            asked.append(tuple(wanted))
+            met.add(id(asked[-1]))
+            found[:] = gc.get_referrers(*asked[-1])
             wanted.clear()
             for holder in found:
                 if issubclass(type(holder), type):  # not by `isinstance`, which asks objects, and they may raise
@@ -75,7 +82,7 @@ class Search:
                         containers.add(id(holder))
                         self._containers.append(holder)
                         wanted.append(holder)
-                elif type(holder) is dict and isinstance(holder.get("__module__"), str):
+                elif type(holder) is dict and holder.keys() >= _OF_EACH_CLASS:
                     owner = _class_with(holder)
                     if owner is None:
                         attributes[id(holder)] = holder

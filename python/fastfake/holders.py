@@ -50,7 +50,7 @@ class Search:
         self._containers: list[Any] = []
 
     def run(self, untouched: Iterable[object]) -> Holders:
-        """Tell what refers to the objects now.
+        """Tell what refers to the objects now: classes that are among them, and their methods, excepted.
 
         Args:
             untouched: holders to be left out.

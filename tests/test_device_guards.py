@@ -203,6 +203,15 @@ def test_autograd_works_in_a_child_process_after_a_backward_pass_in_the_parent(p
 
 
 @pytest.mark.exhaustive
+@pytest.mark.skipif(not knows_cuda, reason="torch's mode gives devices to builds with CUDA only")
+def test_torchs_mode_ends_autograd_in_child_processes() -> None:
+    enter = "import torch\nwith torch._subclasses.fake_tensor.FakeTensorMode(): torch.empty(2)"
+    done = run_program(f"{enter}\n{FORK_AND_GO_BACKWARD}")
+    assert "tensor([5., 5., 5.])" not in done.stdout
+    assert "Unable to handle autograd's threading" in done.stderr or "Invalid thread pool" in done.stderr
+
+
+@pytest.mark.exhaustive
 def test_modules_move_to_an_absent_device_under_a_mode_before_there_is_any_tensor_on_it() -> None:
     program = """
 import torch

@@ -521,10 +521,16 @@ def _compute_apart() -> None:
         (torch.empty(2, 3, requires_grad=True) * 2).sum().backward()
 
 
+# What torch's engine for gradients says in a build with CUDA: of a device that is not there, and in the child of a
+# process that went backward.
+_REFUSALS_OF_ENGINE = (
+    "hasPrimaryContext expects a valid device index",
+    "Unable to handle autograd's threading in combination with fork-based multiprocessing",
+)
+
+
 def _kind(error: BaseException) -> str:
-    if str(error).startswith("hasPrimaryContext expects a valid device index"):
-        return "NoSuchAccelerator"  # what torch's engine for gradients says in a build with CUDA
-    return type(error).__name__
+    return "RefusedByEngine" if str(error).startswith(_REFUSALS_OF_ENGINE) else type(error).__name__
 
 
 class ChildEndedBadly(Exception):

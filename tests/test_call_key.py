@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastfake import _C, FakeTensorMode, cache_entries, disable_fake_tensor_cache
+from fastfake.fast_detach import fast_detach
 
 aten = torch.ops.aten
 
@@ -318,6 +319,27 @@ def test_tensors_of_another_mode_are_refused_also_when_the_answer_is_known(mode:
     for _ in range(2):
         with pytest.raises(AssertionError, match="Mixing fake modes"):
             foreign.sin()
+
+
+class Wrapper(torch.Tensor):
+    """A subclass without memory, on the CPU and not on meta to those who ask for its storage."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError("nothing is called on it")
+
+
+def test_a_tensor_that_was_given_the_storage_of_a_wrapper_is_not_answered(mode: FakeTensorMode) -> None:
+    ordinary, given = torch.empty(2, 3), torch.empty(2, 3)
+    given.data = torch.Tensor._make_wrapper_subclass(Wrapper, (2, 3))
+    for function in (torch.t, torch.detach):
+        function(ordinary)
+        for _ in range(2):
+            with pytest.raises(AssertionError, match="must be `meta`, got cpu"):
+                function(given)
+    assert (given * 2).shape == (2, 3)
+    with pytest.raises(AssertionError, match="must be 'meta', got cpu"):
+        fast_detach(mode, given)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.uint8])

@@ -179,6 +179,11 @@ Bypass CallKey::add_fake_tensor(c10::TensorImpl* impl, c10::Device device) {
   const auto keys = impl->key_set();
   if (C10_UNLIKELY(keys.has_any(kinds_that_are_not_dense) || !impl->has_storage()))
     return layout_bypass(*impl);
+  // The assignment of `data` may give a fake tensor the storage of a wrapper, which kernels take for real.
+  if (C10_UNLIKELY(kept("rule: argument on a storage that is not meta",
+                        impl->storage().device_type() != c10::kMeta))) {
+    return "storage of a wrapper";
+  }
   // Not every alias of a known value has it: one may have got its storage by the assignment of `data`.
   if (C10_UNLIKELY(mode_->has_followed_values) &&
       kept("rule: argument on the storage of a known value",

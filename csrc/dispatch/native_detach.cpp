@@ -17,7 +17,8 @@ namespace {
 
 bool has_plain_aliases(const c10::TensorImpl& self, const FakeTensorView& fake) {
   return fake && fake.is_plain() && typeid(self) == typeid(c10::TensorImpl) && self.has_storage() &&
-         !c10::InferenceMode::is_enabled() && self.version_counter().enabled();
+         self.storage().device_type() == c10::kMeta && !c10::InferenceMode::is_enabled() &&
+         self.version_counter().enabled();
 }
 
 at::Tensor make_alias(const c10::TensorImpl& self, const FakeTensorView& fake) {

@@ -31,6 +31,6 @@ class Engine(torch._C._ImperativeEngine):
 _ENGINE = Engine()
 
 
-def put_in_place() -> Undo:
-    """Let torch use this engine. Gives what takes that back, unless somebody put another one in place since."""
-    return rebinding.attribute(Variable, "_execution_engine", _ENGINE)
+def put_in_place(undos: list[Undo]) -> None:
+    """Let torch use this engine. ``undos`` gets what takes that back, unless somebody put another in place since."""
+    rebinding.attribute(Variable, "_execution_engine", _ENGINE, undos)

@@ -56,12 +56,11 @@ class Search:
             untouched: holders to be left out.
         """
         self._forget_containers_without_holders()
-        containers = {id(container) for container in self._containers}
         attributes: dict[int, dict[str, Any]] = {}
         holders = Holders(self._containers, [], [], [])
         found: list[object] = []
         wanted: list[object] = [*self.objects, *self._containers]
-        met = _cells_of_own_methods(self.objects).union(map(id, untouched))
+        met = _cells_of_own_methods(self.objects).union(map(id, untouched), map(id, self._containers))
         met.update(map(id, (self.objects, self._containers, attributes, found, wanted, *holders)))
         asked: list[tuple[object, ...]] = []
         while wanted:
@@ -75,11 +74,10 @@ class Search:
                     own = next((each for each in gc.get_referents(holder) if id(each) in attributes), None)
                     if own is not None and id(holder) not in self._ids:
                         holders.classes.append((cast("type", holder), attributes.pop(id(own))))
-                elif id(holder) in met or id(holder) in containers:
+                elif id(holder) in met:
                     continue
                 elif type(holder) in (tuple, frozenset):
                     if self._is_container(holder):
-                        containers.add(id(holder))
                         self._containers.append(holder)
                         wanted.append(holder)
                 elif type(holder) is dict and holder.keys() >= _OF_EACH_CLASS:

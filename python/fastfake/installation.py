@@ -128,8 +128,8 @@ def _put_ours_in_place() -> None:
     instances = rebinding.everywhere(exchange.search, exchange.counterparts, _own_holders(), _undos)
     rebinding.in_namespaces([vars(module) for module in _modules()], exchange.ours_of, _undos)
     _forget_tables_of_dynamo()
-    _undos.append(backward.put_in_place())
-    _undos.append(traced_constants.put_in_place())
+    backward.put_in_place(_undos)
+    traced_constants.put_in_place(_undos)
     symbols.remember_if_wanted()
     if not _interpreter_is_ending:
         _C.install_interpreter_hook()

@@ -188,16 +188,16 @@ def _exchange_member(holder: set[Any], old: object, new: object) -> None:
         holder.discard(old)
 
 
-def attribute(holder: Any, name: str, new: object) -> Undo:
-    """Assign to an attribute. Gives what takes that back, unless somebody assigned to it since."""
+def attribute(holder: Any, name: str, new: object, undos: list[Undo]) -> None:
+    """Assign to an attribute. ``undos`` gets what takes that back, unless somebody assigned to it since."""
     old = getattr(holder, name)
-    setattr(holder, name, new)
 
     def undo() -> None:
         if getattr(holder, name) is new:
             setattr(holder, name, old)
 
-    return undo
+    undos.append(undo)
+    setattr(holder, name, new)
 
 
 def _in_cell(holder: types.CellType, new_of: Mapping[int, Any], undos: list[Undo]) -> None:

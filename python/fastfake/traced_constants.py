@@ -55,6 +55,6 @@ def _unset_fake_to_compute_constants() -> Iterator[TorchDispatchMode | None]:
         yield mode
 
 
-def put_in_place() -> Undo:
-    """Let `make_fx` compute constants this way. Gives what takes that back, unless somebody assigned to it since."""
-    return rebinding.attribute(proxy_tensor, "unset_fake_temporarily", _unset_fake_to_compute_constants)
+def put_in_place(undos: list[Undo]) -> None:
+    """Let `make_fx` compute constants this way. ``undos`` gets what takes that back, as long as it holds."""
+    rebinding.attribute(proxy_tensor, "unset_fake_temporarily", _unset_fake_to_compute_constants, undos)

@@ -372,7 +372,8 @@ RARER = {
 @pytest.fixture(scope="module")
 def ends(request: pytest.FixtureRequest) -> dict[str, tuple[int, str]]:
     """How each of the programs ended. They are children of one process, so that torch is imported once."""
-    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    here = [item for item in request.session.items if item.getparent(pytest.Module) is request.node]
+    parameters = [item.callspec.params for item in here if hasattr(item, "callspec")]
     names = dict.fromkeys(found["program"] for found in parameters if "program" in found)
     program = f"""
 import json, os, signal, sys, tempfile, torch, fastfake
@@ -386,7 +387,7 @@ def run_kernel(kernel):
 with fastfake.FakeTensorMode():  # what each program would import
     (torch.empty(2, device="cuda", requires_grad=True) * 2).sin().sum().backward()
 ends = {{}}
-for name, program in {[(name, PROGRAMS[name][0]) for name in names if name in PROGRAMS]}:
+for name, program in {[(name, PROGRAMS[name][0]) for name in names]}:
     written = tempfile.TemporaryFile()
     child = os.fork()
     if child == 0:

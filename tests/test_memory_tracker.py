@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.checkpoint import checkpoint
 
 import fastfake
@@ -316,6 +317,14 @@ def test_calls_are_noted_as_ever_whoever_uninstalls_fastfake_meanwhile() -> None
         return [(a.bytes, a.category.value, a.operator) for a in tracker.timeline.allocations]
 
     assert noted(fastfake.uninstall) == noted(lambda: None)
+
+
+def test_symbolic_sizes_are_told_outside_of_a_call_as_without_a_tracker() -> None:
+    """torch asks for them without its dispatcher, here for the text of an error."""
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    point, tangent = mode.from_tensor(torch.empty(2, 3)), mode.from_tensor(torch.empty(4, 5))
+    with mode, track(), pytest.raises(RuntimeError, match="forward gradient that has a different size"):
+        torch.func.jvp(torch.sin, (point,), (tangent,))
 
 
 def test_a_mode_with_a_dispatch_of_its_own_can_be_tracked() -> None:

@@ -54,6 +54,18 @@ class ModeOfArguments {
   PyObject* mode_ = nullptr;
 };
 
+// While torch computes in Python what the hook was asked for.
+class SentOn {
+ public:
+  SentOn() = default;
+  SentOn(const SentOn&) = delete;
+  SentOn& operator=(const SentOn&) = delete;
+  ~SentOn() { thread_state.came_through_the_hook = before_; }
+
+ private:
+  const bool before_ = std::exchange(thread_state.came_through_the_hook, true);
+};
+
 class InterpreterHook final : public PyInterpreterVTable {
  public:
   explicit InterpreterHook(const PyInterpreterVTable* torch_table) : torch_(torch_table) {}
@@ -148,27 +160,57 @@ class InterpreterHook final : public PyInterpreterVTable {
                          torch::jit::Stack* stack) const override {
     torch_->python_dispatcher(op, keys, stack);
   }
+  // Questions about a tensor, which torch asks the mode in Python where sizes are symbolic.
   bool is_contiguous(const TensorImpl* self, at::MemoryFormat format) const override {
+    const SentOn sent;
     return torch_->is_contiguous(self, format);
   }
   c10::SymBool sym_is_contiguous(const TensorImpl* self, at::MemoryFormat format) const override {
+    const SentOn sent;
     return torch_->sym_is_contiguous(self, format);
   }
   bool is_strides_like(const TensorImpl* self, at::MemoryFormat format) const override {
+    const SentOn sent;
     return torch_->is_strides_like(self, format);
   }
   bool is_non_overlapping_and_dense(const TensorImpl* self) const override {
+    const SentOn sent;
     return torch_->is_non_overlapping_and_dense(self);
   }
-  int64_t dim(const TensorImpl* self) const override { return torch_->dim(self); }
-  c10::IntArrayRef strides(const TensorImpl* self) const override { return torch_->strides(self); }
-  c10::IntArrayRef sizes(const TensorImpl* self) const override { return torch_->sizes(self); }
-  c10::SymIntArrayRef sym_sizes(const TensorImpl* self) const override { return torch_->sym_sizes(self); }
-  c10::Layout layout(const TensorImpl* self) const override { return torch_->layout(self); }
-  int64_t numel(const TensorImpl* self) const override { return torch_->numel(self); }
-  c10::SymInt sym_numel(const TensorImpl* self) const override { return torch_->sym_numel(self); }
-  c10::SymIntArrayRef sym_strides(const TensorImpl* self) const override { return torch_->sym_strides(self); }
+  int64_t dim(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->dim(self);
+  }
+  c10::IntArrayRef strides(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->strides(self);
+  }
+  c10::IntArrayRef sizes(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->sizes(self);
+  }
+  c10::SymIntArrayRef sym_sizes(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->sym_sizes(self);
+  }
+  c10::Layout layout(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->layout(self);
+  }
+  int64_t numel(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->numel(self);
+  }
+  c10::SymInt sym_numel(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->sym_numel(self);
+  }
+  c10::SymIntArrayRef sym_strides(const TensorImpl* self) const override {
+    const SentOn sent;
+    return torch_->sym_strides(self);
+  }
   c10::SymInt sym_storage_offset(const TensorImpl* self) const override {
+    const SentOn sent;
     return torch_->sym_storage_offset(self);
   }
   void trace_gpu_event_creation(at::DeviceType type, uintptr_t event) const override {
@@ -220,10 +262,7 @@ InterpreterHook& hook() {
 }  // namespace
 
 void dispatch_by_torch(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  struct Sent {
-    ~Sent() { thread_state.came_through_the_hook = before; }
-    const bool before = std::exchange(thread_state.came_through_the_hook, true);
-  } const sent;
+  const SentOn sent;
   hook().torch_table()->dispatch(op, stack);
 }
 

@@ -11,7 +11,7 @@ constexpr size_t count_of_mode_flags = 3;
 struct ThreadState {
   bool inside_kernel = false;          // see KernelInvocation
   bool declines = false;               // see DecliningMode
-  bool came_through_the_hook = false;  // whether what this thread computes is a call that the hook sent on
+  bool came_through_the_hook = false;  // whether this thread computes what the hook sent on
   bool forces_modes = false;           // whether is_forced() can be true of any mode
   bool begins_fake_backward = false;   // see FakeBackward
   bool inside_tracked_call = false;    // see TrackedCall

@@ -155,7 +155,7 @@ def interpreter_hook_installed() -> bool:
     """Whether native code takes the dispatches of fake modes."""
 
 def came_through_the_hook() -> bool:
-    """Whether what this thread computes is a call that native code took and sent on to Python."""
+    """Whether this thread computes what native code sent on to Python: a call, or a question about a tensor."""
 
 def rename_key(dictionary: dict[Any, Any], old_key: object, new_key: object) -> None:
     """Exchange a key of a dictionary in its place, in one step: no other thread sees it without the items."""

@@ -218,6 +218,30 @@ def test_incomplete_and_spoilt_fake_tensors_do_no_harm(mode: FakeTensorMode) -> 
             hollow + x
 
 
+@pytest.mark.parametrize("field", ["fake_mode", "_fake_device"])
+def test_gradients_of_what_lost_a_field_are_errors_where_torchs_fake_tensor_takes_the_process_down(
+    field: str, mode: FakeTensorMode
+) -> None:
+    with mode:
+        spoilt = torch.empty(3, requires_grad=True)
+        delattr(spoilt, field)
+        inside = state()
+        for call in (lambda: spoilt + 1, lambda: torch.empty(3) + spoilt, spoilt.sum, spoilt.t, spoilt.detach):
+            with pytest.raises((AttributeError, AssertionError)):
+                call()
+            assert state() == inside
+    program = f"""
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+with FakeTensorMode():
+    spoilt = torch.empty(3, requires_grad=True)
+    del spoilt.{field}
+    spoilt + 1
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120, check=False)
+    assert done.returncode < 0
+
+
 def resident_bytes() -> int:
     gc.collect()
     return psutil.Process().memory_info().rss

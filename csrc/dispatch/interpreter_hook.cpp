@@ -113,7 +113,11 @@ class InterpreterHook final : public PyInterpreterVTable {
   c10::Device device(const TensorImpl* self) const override {
     // No GIL: the object of a live tensor is alive, and the device in its slot is never freed.
     const auto fake = FakeTensorView::of(self);
-    if (!fake) return torch_->device(self);
+    if (!fake) {
+      // One that lost its mode or its device. torch's answer would be an error, which ends the process where the
+      // function of a gradient is made; the attribute `device` raises it.
+      return is_of_fake_class(*self) ? c10::Device(c10::kMeta) : torch_->device(self);
+    }
     return in_kernel_invocation(fake.mode()) ? c10::Device(c10::kMeta) : fake.device();
   }
 

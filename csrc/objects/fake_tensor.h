@@ -74,6 +74,12 @@ class FakeTensorView {
   PyObject* object_;
 };
 
+// Whether the tensor's object is of a class of fake tensors, complete or not.
+inline bool is_of_fake_class(const c10::TensorImpl& impl) noexcept {
+  PyObject* object = impl.pyobj_slot()->load_pyobj();
+  return object != nullptr && process().fake_tensor.is_base_of(Py_TYPE(object));
+}
+
 // Whether the tensor is of a class with a `__torch_dispatch__` of its own that is no class of fake tensors.
 inline bool is_of_another_dispatching_class(const c10::TensorImpl& impl) noexcept {
   if (!impl.key_set().has(c10::DispatchKey::Python)) return false;

@@ -268,18 +268,24 @@ def _programs(*kinds: Sequence[Sequence[str]]) -> st.SearchStrategy[list[str]]:
     beginnings: st.SearchStrategy[list[str]] = st.sampled_from(([], [], ["begin_symbolic()"]))
     # Most of hypothesis' examples are an earlier one with a part of it copied over another, but where elements have to
     # differ. What is alike in programs finds nothing, so each line has a number by which it differs.
-    lines = st.tuples(st.integers(0, 2**32), _statements(*kinds))
+    number = st.integers(0, 2**32)
+    # A list of a given length does not lose elements when it shrinks. A line's chance does, and 0 is for none.
+    chance = st.integers(0, 15)
+    lines = st.tuples(number, chance, _statements(*kinds))
     # A list's own lengths are short ones, and starting a program takes longer than most of its lines.
     numbered = st.integers(1, 40).flatmap(lambda n: st.lists(lines, min_size=n, max_size=n, unique_by=_number_of))
     return st.builds(_program, beginnings, numbered)
 
 
-def _number_of(numbered: tuple[int, str]) -> int:
-    return numbered[0]
+_Line = tuple[int, int, str]
 
 
-def _program(beginning: list[str], numbered: Sequence[tuple[int, str]]) -> list[str]:
-    return [*beginning, *(line for _, line in numbered)]
+def _number_of(line: _Line) -> int:
+    return line[0]
+
+
+def _program(beginning: list[str], lines: Sequence[_Line]) -> list[str]:
+    return [*beginning, *(statement for _, chance, statement in lines if chance)]
 
 
 def programs() -> st.SearchStrategy[list[str]]:

@@ -114,8 +114,8 @@ class InterpreterHook final : public PyInterpreterVTable {
     // No GIL: the object of a live tensor is alive, and the device in its slot is never freed.
     const auto fake = FakeTensorView::of(self);
     if (!fake) {
-      // One that lost its mode or its device. torch's answer would be an error, which ends the process where the
-      // function of a gradient is made; the attribute `device` raises it.
+      // One that lost its mode or its device. torch's answer would be an error, which ends the process where
+      // the function of a gradient is made; the attribute `device` raises it.
       return is_of_fake_class(*self) ? c10::Device(c10::kMeta) : torch_->device(self);
     }
     return in_kernel_invocation(fake.mode()) ? c10::Device(c10::kMeta) : fake.device();

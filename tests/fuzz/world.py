@@ -521,8 +521,8 @@ def _compute_apart() -> None:
         (torch.empty(2, 3, requires_grad=True) * 2).sum().backward()
 
 
-# What torch says of what is to be had from ours alone (docs/differences.md). The first two are its engine's for gradients
-# in a build with CUDA: of a device that is not there, and in the child of a process that went backward.
+# What torch says where ours has a result (docs/differences.md). The first two are of its engine for gradients, in a
+# build with CUDA: of a device that is not there, and in the child of a process that went backward.
 _REFUSALS = (
     "hasPrimaryContext expects a valid device index",
     "Unable to handle autograd's threading in combination with fork-based multiprocessing",

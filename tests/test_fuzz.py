@@ -144,6 +144,7 @@ def test_where_the_child_of_a_fork_ends_badly_it_is_noticed_of_ours_alone(sides:
             ["T(1).sum().backward()", "go_on_in_fork()", "T(1).sum().backward()"], id="in the child of a fork"
         ),
         pytest.param(["T(0).pin_memory()"], id="pinned memory"),
+        pytest.param(["torch.ops.aten.record_stream(T(0), None)"], id="memory that a stream uses"),
     ],
 )
 def test_what_torch_refuses_may_be_had_from_ours(program: list[str], sides: tuple[Side, Side]) -> None:

@@ -14,8 +14,15 @@ from typing import Any
 _SIGNAL = signal.SIGVTALRM
 _SHORTLY = 1e-4  # seconds
 # Python's and torch's own contexts are Python functions. One that is interrupted puts the state of the thread back when
-# its object dies, out of turn: with real tensors, too.
-_CONTEXTS = ("/contextlib.py", "/torch/autograd/grad_mode.py", "/torch/utils/_python_dispatch.py")
+# its object dies, out of turn: with real tensors, too. The event loop, if it is interrupted, forgets the task that it
+# was about to run, and waits for it for ever.
+_SPARED = (
+    "/contextlib.py",
+    "/torch/autograd/grad_mode.py",
+    "/torch/utils/_python_dispatch.py",
+    "/asyncio/base_events.py",
+    "/asyncio/events.py",
+)
 
 
 class Interruption(BaseException):
@@ -107,7 +114,7 @@ class Interruptions:
 
     def _receive(self) -> None:
         def interrupt(number: int, frame: FrameType | None) -> None:
-            if self._is_in_line and not _is_context(frame):
+            if self._is_in_line and not _is_spared(frame):
                 raise Interruption
             if not self._is_over.is_set():
                 signal.setitimer(signal.ITIMER_VIRTUAL, _SHORTLY)
@@ -118,13 +125,13 @@ class Interruptions:
         # It looks at the start of each Python function and after each call of a native one.
         if event in ("call", "c_return"):
             self._places -= 1
-            if self._places <= 0 and not _is_context(frame):
+            if self._places <= 0 and not _is_spared(frame):
                 sys.setprofile(None)
                 self._places = 0
                 raise Interruption
 
 
-def _is_context(frame: FrameType | None) -> bool:
-    """Whether a frame is that of a context being entered or left, or of the generator of which one is made."""
+def _is_spared(frame: FrameType | None) -> bool:
+    """Whether a frame is that of a context being entered or left, of the generator of one, or of an event loop."""
     callers = (frame, frame.f_back if frame is not None else None)
-    return any(caller is not None and caller.f_code.co_filename.endswith(_CONTEXTS) for caller in callers)
+    return any(caller is not None and caller.f_code.co_filename.endswith(_SPARED) for caller in callers)

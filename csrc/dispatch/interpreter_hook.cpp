@@ -164,58 +164,47 @@ class InterpreterHook final : public PyInterpreterVTable {
                          torch::jit::Stack* stack) const override {
     torch_->python_dispatcher(op, keys, stack);
   }
+
   // Questions about a tensor, which torch asks the mode in Python where sizes are symbolic.
-  bool is_contiguous(const TensorImpl* self, at::MemoryFormat format) const override {
+  template <class Question, class... Arguments>
+  auto ask(Question question, Arguments... arguments) const {
     const SentOn sent;
-    return torch_->is_contiguous(self, format);
+    return (torch_->*question)(arguments...);
+  }
+  bool is_contiguous(const TensorImpl* self, at::MemoryFormat format) const override {
+    return ask(&PyInterpreterVTable::is_contiguous, self, format);
   }
   c10::SymBool sym_is_contiguous(const TensorImpl* self, at::MemoryFormat format) const override {
-    const SentOn sent;
-    return torch_->sym_is_contiguous(self, format);
+    return ask(&PyInterpreterVTable::sym_is_contiguous, self, format);
   }
   bool is_strides_like(const TensorImpl* self, at::MemoryFormat format) const override {
-    const SentOn sent;
-    return torch_->is_strides_like(self, format);
+    return ask(&PyInterpreterVTable::is_strides_like, self, format);
   }
   bool is_non_overlapping_and_dense(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->is_non_overlapping_and_dense(self);
+    return ask(&PyInterpreterVTable::is_non_overlapping_and_dense, self);
   }
-  int64_t dim(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->dim(self);
-  }
+  int64_t dim(const TensorImpl* self) const override { return ask(&PyInterpreterVTable::dim, self); }
   c10::IntArrayRef strides(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->strides(self);
+    return ask(&PyInterpreterVTable::strides, self);
   }
   c10::IntArrayRef sizes(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->sizes(self);
+    return ask(&PyInterpreterVTable::sizes, self);
   }
   c10::SymIntArrayRef sym_sizes(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->sym_sizes(self);
+    return ask(&PyInterpreterVTable::sym_sizes, self);
   }
   c10::Layout layout(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->layout(self);
+    return ask(&PyInterpreterVTable::layout, self);
   }
-  int64_t numel(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->numel(self);
-  }
+  int64_t numel(const TensorImpl* self) const override { return ask(&PyInterpreterVTable::numel, self); }
   c10::SymInt sym_numel(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->sym_numel(self);
+    return ask(&PyInterpreterVTable::sym_numel, self);
   }
   c10::SymIntArrayRef sym_strides(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->sym_strides(self);
+    return ask(&PyInterpreterVTable::sym_strides, self);
   }
   c10::SymInt sym_storage_offset(const TensorImpl* self) const override {
-    const SentOn sent;
-    return torch_->sym_storage_offset(self);
+    return ask(&PyInterpreterVTable::sym_storage_offset, self);
   }
   void trace_gpu_event_creation(at::DeviceType type, uintptr_t event) const override {
     torch_->trace_gpu_event_creation(type, event);

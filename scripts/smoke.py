@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -49,17 +49,26 @@ def torches(wheel: Path) -> list[str]:
     return sorted({f"{match[1]}.{match[2]}" for match in found if match})
 
 
-def try_with_each(wheel_and_pythons: Iterable[tuple[Path, str]]) -> None:
-    """Use each wheel, under the interpreter beside it, with each torch that it holds a module for."""
+def try_with_each(wheel_and_pythons: Iterable[tuple[Path, str]], except_for: Collection[str] = ()) -> None:
+    """Use each wheel, under the interpreter beside it, with each torch that it holds a module for.
+
+    Pairs such as 3.11:2.15 among `except_for` are left out.
+    """
+    pairs = [
+        (torch, wheel.resolve(), python)
+        for wheel, python in wheel_and_pythons
+        for torch in torches(wheel)
+        if f"{version_of(python)}:{torch}" not in except_for
+    ]
     # Two at a time: one waits for its downloads while the other computes.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        tries = [
-            pool.submit(try_with, torch, wheel.resolve(), python)
-            for wheel, python in wheel_and_pythons
-            for torch in torches(wheel)
-        ]
-        for done in as_completed(tries):
+        for done in as_completed([pool.submit(try_with, *pair) for pair in pairs]):
             print(done.result(), flush=True)
+
+
+def version_of(python: str) -> str:
+    """The minor release of an interpreter, such as 3.11."""
+    return run(python, "-c", "import sys; print('{}.{}'.format(*sys.version_info))", cwd=Path.cwd()).strip()
 
 
 def try_with(torch: str, wheel: Path, python: str) -> str:

@@ -40,6 +40,13 @@ def main() -> int:
         "as far as they are found on the path or among pyenv's",
     )
     parser.add_argument("--directory", type=Path, default=ROOT / "dist", help="where the wheels go; without it dist/")
+    parser.add_argument(
+        "--tested",
+        action="append",
+        default=[],
+        metavar="PYTHON:TORCH",
+        help="do not try this pair, such as 3.11:2.15; may be repeated",
+    )
     parser.add_argument("--no-smoke", action="store_true", help="do not try the wheels")
     arguments = parser.parse_args()
 
@@ -55,7 +62,7 @@ def main() -> int:
         run(sys.executable, str(ROOT / ".ci" / "check_wheel.py"), str(wheel), cwd=ROOT)
         made.append((wheel, python))
     if not arguments.no_smoke:
-        smoke.try_with_each(made)
+        smoke.try_with_each(made, except_for=arguments.tested)
     if missing:
         print(f"No interpreter found for CPython {', '.join(missing)}", file=sys.stderr)
     return 2 if arguments.python and missing else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -56,3 +58,19 @@ def test_the_wheels_that_are_published_hold_a_module_for_every_supported_torch()
     compiled_for = settings["config-settings"]["cmake.define.FASTFAKE_TORCH"]
     assert [place.rpartition("/")[2] for place in compiled_for.split(";")] == supported[1].split()
     assert settings["before-all"].endswith(f"scripts/torch_headers.py build/torch {supported[1]}")
+
+
+def test_a_wheel_is_tried_with_each_of_its_torches_but_those_with_tests_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    smoke = importlib.import_module("smoke")
+    wheel = tmp_path / "fastfake.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for minor in ("2_13", "2_14", "2_15"):
+            archive.writestr(f"fastfake/native/torch_{minor}/_C.so", "")
+    tried: list[str] = []
+    monkeypatch.setattr(smoke, "try_with", lambda torch, wheel, python: tried.append(torch))
+    this_python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    smoke.try_with_each([(wheel, sys.executable)], except_for=["3.1:2.13", f"{this_python}:2.14"])
+    assert sorted(tried) == ["2.13", "2.15"]

@@ -123,8 +123,13 @@ def test_no_answer_of_an_operator_that_asks_for_settings_outlives_them(
 
 
 # Operators that decompose are whole only below autograd, so inference mode finds more.
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("base", [contextlib.nullcontext, torch.inference_mode])
+@pytest.mark.parametrize(
+    "base",
+    [
+        pytest.param(contextlib.nullcontext, marks=pytest.mark.nightly),
+        pytest.param(torch.inference_mode, marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize("name", [name for name, op in OPS.items() if usual_dtype(op) and name not in SENSITIVE])
 def test_no_answer_outlives_the_settings_that_it_was_computed_under(
     name: str, base: Callable[[], AbstractContextManager[object]]

@@ -219,7 +219,7 @@ symbolic("tensor of a size", lambda x: torch.tensor(x.shape[0]), 200)
 symbolic("error", lambda x: refused(lambda: x.view(x.shape[0], 7)), 100)
 
 
-@kind(48)
+@kind(400)
 def shape_envs_made_and_dropped() -> Iterator[Call]:
     def call(number: int) -> None:
         with symbolic_mode() as mode:
@@ -227,7 +227,9 @@ def shape_envs_made_and_dropped() -> Iterator[Call]:
             for _ in range(3):
                 y = x + 1
                 torch.cat([y.view(-1), x.view(-1)]).new_empty(x.shape[0] * 3)
-                x[1:].sum(0)
+                x[1:].t().sum(0)
+                x.max(1)
+                torch.full([2], x.shape[0] / 3)
             assert x.shape[0] > 2
 
     yield call
@@ -648,7 +650,7 @@ def what_the_cache_shows() -> Iterator[Call]:
 # Modes.
 
 
-@kind(1_000)
+@kind()
 def modes_made_and_dropped() -> Iterator[Call]:
     def call(number: int) -> None:
         with fake_tensor.FakeTensorMode() as mode:

@@ -35,7 +35,7 @@ def end(status: int = 0) -> NoReturn:
     _forget_containers()
     sys.stdout.flush()
     if _ask():
-        print(_told(os.pread(_report, os.fstat(_report).st_size, 0).decode()), file=sys.stderr)
+        print(_told(_what_was_said().decode()), file=sys.stderr)
         status = status or LEAKED
     sys.stderr.flush()
     # Without the garbage collector's lists the interpreter cannot end in order.
@@ -70,11 +70,23 @@ def _forget_containers() -> None:
 
 
 def _ask() -> bool:
+    sanitizer = ctypes.CDLL(None)
     before = os.dup(2)
+
+    # Where it cannot stop the threads of this process, as when a debugger has them, LeakSanitizer says so and ends it.
+    @ctypes.CFUNCTYPE(None)
+    def tell_why() -> None:
+        os.write(before, _what_was_said())
+
+    sanitizer.__sanitizer_set_death_callback(tell_why)
     os.dup2(_report, 2)
-    found = ctypes.CDLL(None).__lsan_do_recoverable_leak_check()
+    found = sanitizer.__lsan_do_recoverable_leak_check()
     os.dup2(before, 2)
     return bool(found)
+
+
+def _what_was_said() -> bytes:
+    return os.pread(_report, os.fstat(_report).st_size, 0)
 
 
 def _told(report: str) -> str:

@@ -29,14 +29,15 @@ def use():
 
 for _ in range(20):
     use()
+{last}
 leaks.end()
 """
 
 
-def report(statement: str) -> tuple[int, str]:
+def report(statement: str, last: str = "") -> tuple[int, str]:
     options = f"{os.environ.get('ASAN_OPTIONS', '')}:detect_leaks=1:leak_check_at_exit=0"
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(statement=statement)],
+        [sys.executable, "-c", PROGRAM.format(statement=statement, last=last)],
         env={**os.environ, "ASAN_OPTIONS": options, "LSAN_OPTIONS": "report_objects=1"},
         cwd=Path(__file__).parent,
         stderr=subprocess.PIPE,
@@ -60,3 +61,26 @@ def test_a_lost_mode_is_told() -> None:
     code, told = report("lose(mode)")
     assert code == 23
     assert "fastfake.fake_mode.FakeTensorMode\n" in told
+
+
+# A child follows this process as a debugger does, so that LeakSanitizer cannot.
+FOLLOWED = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRACER, PR_SET_PTRACER_ANY
+until_parent_ends, ends = os.pipe()
+following, follows = os.pipe()
+if os.fork() == 0:
+    os.close(ends)
+    followed = libc.ptrace(0x4206, os.getppid(), None, None)  # PTRACE_SEIZE
+    os.write(follows, str(followed).encode())
+    os.read(until_parent_ends, 1)
+    os._exit(0)
+assert os.read(following, 2) == b"0"
+"""
+
+
+def test_where_threads_cannot_be_stopped_it_is_told() -> None:
+    code, told = report("pass", FOLLOWED)
+    assert code not in {0, 23}
+    assert "LeakSanitizer has encountered a fatal error" in told

@@ -228,6 +228,7 @@ for _ in range(5):
     child = os.fork()
     if child == 0:
         signal.alarm(60)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         begun = threading.Barrier(4)
         for _ in range(3):
@@ -392,6 +393,7 @@ for name, program in {[(name, PROGRAMS[name][0]) for name in names]}:
     child = os.fork()
     if child == 0:
         signal.alarm(60)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
         os.dup2(written.fileno(), 1)
         os.dup2(written.fileno(), 2)
         break

@@ -690,7 +690,9 @@ def compare_with_eager(program: list[Instruction]) -> None:
             torch.testing.assert_close(value, theirs, rtol=0, atol=0, equal_nan=True, msg=f"leaf {number}")
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "examples", [40, pytest.param(500, marks=pytest.mark.exhaustive), pytest.param(2000, marks=pytest.mark.nightly)]
+)
 def test_random_programs_have_the_values_of_the_eager_run_as_far_as_they_are_known(examples: int) -> None:
     settings(max_examples=examples, deadline=None)(given(PROGRAMS_AT_RANDOM)(compare_with_eager))()
 

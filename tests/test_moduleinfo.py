@@ -10,7 +10,7 @@ import pytest
 import torch
 from opinfo.compare import differences
 from opinfo.record import CallRecord, record_call
-from opinfo.samples import Case, fake_arguments
+from opinfo.samples import MOST_SAMPLES, Case, fake_arguments, thinned
 from opinfo.sides import clear_cache, ours, record_case
 from opinfo.torch_records import TorchRecords
 from torch.testing._internal.common_modules import ModuleInfo, module_db
@@ -77,7 +77,7 @@ def module_cases(info: ModuleInfo, *, training: bool) -> list[Case]:
         if called_with is not None:
             args = ((made_of.args, made_of.kwargs), (called_with.args, called_with.kwargs))
             cases.append(Case("module", number, make_and_run, args, {}))
-    return cases
+    return thinned(cases, MOST_SAMPLES)
 
 
 def record_eagerly(case: Case) -> CallRecord:

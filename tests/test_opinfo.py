@@ -15,6 +15,7 @@ import torch._dynamo.config as dynamo_config
 from opinfo.compare import ONLY_BETWEEN_FAKES, Difference, differences
 from opinfo.record import CallRecord, record_call
 from opinfo.samples import (
+    MOST_SAMPLES,
     OPS,
     WITHOUT_CPU_SAMPLES,
     Case,
@@ -82,7 +83,7 @@ class Job(OperatorJob):
     def cases(self) -> list[Case]:
         op = OPS[self.op_name]
         if self.backward:
-            return backward_cases(op, self.dtype)
+            return thinned(backward_cases(op, self.dtype), self.most)
         return thinned(sample_cases(op, self.dtype), self.most) + (
             error_cases(op) if self.dtype == usual_dtype(op) else []
         )
@@ -95,8 +96,8 @@ class Job(OperatorJob):
 class SymbolicJob(OperatorJob):
     """Calls on tensors whose every dimension is symbolic."""
 
-    # Fewer samples, for dtypes after the first: symbols and dtypes have little to do with each other.
-    most: int | None = None
+    # Fewer for dtypes after the first: symbols and dtypes have little to do with each other.
+    most: int = MOST_SAMPLES
 
     def record(self) -> list[tuple[Case, list[SymbolicRecord]]]:
         cases = symbolic_cases(self.op_name, self.dtype, self.most)
@@ -123,7 +124,7 @@ OTHER_JOBS = [
 SYMBOLIC_JOBS = [SymbolicJob(job.op_name, job.dtype) for job in USUAL_JOBS]
 SYMBOLIC_OTHER_JOBS = [SymbolicJob(job.op_name, job.dtype, most=2) for job in OTHER_JOBS]
 BACKWARD_JOBS = [
-    Job(name, torch.float32, backward=True)
+    Job(name, torch.float32, backward=True, most=None if name in WITH_DEFECTS else MOST_SAMPLES)
     for name, op in OPS.items()
     if op.supports_autograd and op.supports_dtype(torch.float32, "cpu")
 ]

@@ -1107,7 +1107,10 @@ def compare_with_eager(steps: list[Instruction]) -> None:
     assert not found, "\n  ".join(map(str, found))
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "examples",
+    [200, pytest.param(2_000, marks=pytest.mark.exhaustive), pytest.param(10_000, marks=pytest.mark.nightly)],
+)
 def test_random_programs_have_the_metadata_and_aliases_of_the_eager_run(examples: int) -> None:
     # Exchanged once for all examples, since that takes longer than an example.
     with ours():

@@ -16,8 +16,13 @@ def test_random_programs_are_the_same_with_and_without_a_cache(first: int) -> No
     assert sum(run(seed) for seed in range(first, first + 10)) > 50
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("first", range(1_000, 2_000, 250))
+@pytest.mark.parametrize(
+    "first",
+    [
+        *(pytest.param(first, marks=pytest.mark.exhaustive) for first in (1_000, 1_250)),
+        *(pytest.param(first, marks=pytest.mark.nightly) for first in (1_500, 1_750)),
+    ],
+)
 def test_a_thousand_random_programs_are_the_same_with_and_without_a_cache(first: int) -> None:
     FakeTensorMode.cache_clear()
     assert sum(run(seed) for seed in range(first, first + 250)) > 1_250

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,10 @@ def sample_cases(op: OpInfo, dtype: torch.dtype) -> list[Case]:
         if op.inplace_variant is not None and isinstance(sample.input, torch.Tensor):
             cases.append(Case("in-place", number, op.inplace_variant, args, sample.kwargs))
     return cases
+
+
+# So many samples of the sweeps that take longest; scripts/nightly asks for all.
+MOST_SAMPLES = int(os.environ.get("OPINFO_SAMPLES", "8"))
 
 
 def thinned(cases: list[Case], most: int | None) -> list[Case]:

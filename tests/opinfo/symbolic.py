@@ -50,7 +50,7 @@ def may_crash_torch(op_name: str, case: Case) -> bool:
     return op_name.startswith("nn.functional.batch_norm") and case.args[0].dim() < 2
 
 
-def symbolic_cases(op_name: str, dtype: torch.dtype, most: int | None = None) -> list[Case]:
+def symbolic_cases(op_name: str, dtype: torch.dtype, most: int) -> list[Case]:
     """The samples that differ in more than their values, or `most` of them at even distances."""
     cases: dict[object, Case] = {}
     for case in sample_cases(OPS[op_name], dtype):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,47 @@ def test_storages_may_die_in_other_threads_and_after_the_tracker() -> None:
         with track() as second:
             floats()
     assert len(second.timeline.allocations) == 1
+
+
+def test_modules_of_another_mode_do_not_take_the_names_of_the_tracked_ones() -> None:
+    mode = FakeTensorMode()
+    with track(mode=mode) as tracker:
+        with FakeTensorMode():
+            nn.Linear(2, 2)(torch.empty(1, 2))
+        with mode:
+            nn.Sequential(nn.Linear(4, 8))(torch.empty(3, 4))
+    modules = [each.module for each in tracker.timeline.allocations if each.category is Category.PARAMETER]
+    assert modules == ["0", "0"]
+
+
+class EndsATracker(nn.Linear):
+    """Like a module of which the tracker looks at the parts when another thread ends it."""
+
+    tracker: Tracker | None = None
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+        tracker, self.tracker = self.tracker, None
+        if tracker is not None:
+            tracker.__exit__(None, None, None)
+        return super().named_modules(*args, **kwargs)
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["none afterwards", "another one afterwards"])
+def test_a_tracker_that_ends_while_a_module_is_named_leaves_nothing(goes_on: bool) -> None:
+    with FakeTensorMode() as mode, contextlib.ExitStack() as later:
+        model = EndsATracker(2, 3)
+        x = torch.empty(1, 2)
+        model.tracker = track(mode=mode).__enter__()
+        assert model(x).shape == (1, 3)
+        if goes_on:
+            later.enter_context(track(mode=mode))
+        assert model(x).shape == (1, 3)
+    assert not model._forward_pre_hooks
+    assert not model.weight._backward_hooks
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_modules_and_optimizers_of_other_threads_are_theirs() -> None:

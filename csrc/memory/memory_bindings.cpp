@@ -46,11 +46,14 @@ void note_tensor(const py::handle& tensor) {
 }
 
 void note_role(const py::handle& tensor, uint8_t role, bool unless_it_has_one, const py::handle& module) {
+  if (!is_followed(tensor)) return;
+  auto& ledger = process().ledger;
+  // First, as it may call Python, during which another thread may end the tracker.
+  const uint32_t number = module.is_none() ? 0 : ledger.modules().number_of(module.ptr());
   visit_storage(tensor.ptr(), [&](c10::StorageImpl& storage, c10::Device device) {
-    auto& ledger = process().ledger;
     ledger.note(storage, device, /*op=*/0);
     if (unless_it_has_one && tag_of(storage)->role != 0) return;
-    ledger.note_role(storage, device, role, module.is_none() ? 0 : ledger.modules().number_of(module.ptr()));
+    ledger.note_role(storage, device, role, number);
   });
 }
 

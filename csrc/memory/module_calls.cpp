@@ -9,6 +9,7 @@
 namespace fastfake {
 
 void ModuleCalls::start(PyObject* name_module, PyObject* root_called) {
+  ++session_;
   name_module_ = PyRef::borrow(name_module);
   root_called_ = PyRef::borrow(root_called);
   names_.assign(1, "");
@@ -16,6 +17,7 @@ void ModuleCalls::start(PyObject* name_module, PyObject* root_called) {
 }
 
 void ModuleCalls::stop() {
+  ++session_;
   // What dies with them may run Python, which sees them gone.
   const auto known = std::exchange(known_, {});
   const auto name_module = std::exchange(name_module_, {});
@@ -26,10 +28,12 @@ void ModuleCalls::stop() {
 uint32_t ModuleCalls::number_of(PyObject* module) {
   const auto found = known_.find(module);
   if (found != known_.end()) return found->second.number;
+  const auto session = session_;
   const auto name_module = PyRef::borrow(name_module_.get());
   const auto name = PyRef::steal(PyObject_CallOneArg(name_module.get(), module));
   const char* text = PyUnicode_AsUTF8(name.get());
   if (text == nullptr) throw python_error();
+  if (session != session_) return 0;
   const auto number = static_cast<uint32_t>(names_.size());
   names_.emplace_back(text);
   known_[module] = Known{.module = PyRef::borrow(module), .number = number};
@@ -46,9 +50,12 @@ void ModuleCalls::OfThread::remember_change() {
 
 void ModuleCalls::enter(PyObject* module, PyObject* args) {
   const uint32_t number = number_of(module);
+  if (number == 0) return;
   if (depth() == 0 && torch::autograd::get_current_graph_task_id() == -1) {
+    const auto session = session_;
     const auto root_called = PyRef::borrow(root_called_.get());
     PyRef::steal(PyObject_CallFunctionObjArgs(root_called.get(), module, args, nullptr));
+    if (session != session_) return;
   }
   // Looked up only now: Python may have let other threads go on, which moves them all.
   auto& here = of_this_thread();

@@ -31,7 +31,7 @@ class ModuleCalls {
   void enter(PyObject* module, PyObject* args);
   void leave(PyObject* module);
 
-  // Calls `name_module` for one that has not been called.
+  // Calls `name_module` for one that has not been called. 0 if another thread ended this session meanwhile.
   uint32_t number_of(PyObject* module);
 
   // How many modules are running on this thread, each inside of the one before.
@@ -60,6 +60,8 @@ class ModuleCalls {
     PyRef module;
     uint32_t number;
   };
+  // Changes when one begins and when it ends, which another thread may do while Python is called here.
+  uint64_t session_ = 0;
   PyRef name_module_;
   PyRef root_called_;
   ska::flat_hash_map<PyObject*, Known> known_;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +144,12 @@ class Tracker:
         if is_disabled():
             raise RuntimeError("FASTFAKE_DISABLE leaves everything to torch, whose own fake tensors are not tracked")
         _C.memory_start(self._followed_mode(), self._name_of, self._root_called, _NOT_THE_USERS)
-        with contextlib.ExitStack() as undo:
-            undo.callback(_C.memory_stop)
+        undo = self._undo = contextlib.ExitStack()
+        try:
             undo.callback(self._forget)
-            for handle in (
-                register_module_forward_pre_hook(_C.memory_enter_module),
-                register_module_forward_hook(_C.memory_leave_module, always_call=True),
-                register_optimizer_step_pre_hook(self._before_step),
-                register_optimizer_step_post_hook(self._after_step),
-            ):
-                undo.callback(handle.remove)
+            undo.callback(_C.memory_stop)
             for context in (resizing_noticed(), propagation_unnoticed(), roles_under_fsdp()):
                 undo.enter_context(context)
-            self._undo = undo
             for thing in self._tracked:
                 if isinstance(thing, nn.Module):
                     self._add_root(thing)
@@ -164,7 +157,17 @@ class Tracker:
                     self._note_state(thing)
                 else:
                     note_role(thing, Category.INPUT)
-            self._undo = undo.pop_all()
+            # Last, as other threads call modules, too, of which none is to be the first root.
+            for handle in (
+                register_module_forward_pre_hook(_C.memory_enter_module),
+                register_module_forward_hook(_C.memory_leave_module, always_call=True),
+                register_optimizer_step_pre_hook(self._before_step),
+                register_optimizer_step_post_hook(self._after_step),
+            ):
+                undo.callback(handle.remove)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -174,10 +177,22 @@ class Tracker:
             self._timeline = self.timeline
             self._steps = _C.memory_steps()
         finally:
-            self._undo.close()
+            self._end()
+
+    def _end(self) -> None:
+        undo, self._undo = self._undo, None
+        assert undo is not None
+        undo.close()
+
+    def _at_end(self, undo_one: Callable[[], object]) -> None:
+        """Have something undone at the end, or now if another thread has come to it."""
+        undo = self._undo
+        if undo is not None:
+            undo.callback(undo_one)
+        if undo is None or undo is not self._undo:
+            undo_one()
 
     def _forget(self) -> None:
-        self._undo = None
         self._roots.clear()
         self._names.clear()
         self._owners.clear()
@@ -193,9 +208,12 @@ class Tracker:
         return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
 
     def _name_of(self, module: nn.Module) -> str:
+        """Name a module that is called for the first time, on whatever thread; the tracker may end meanwhile."""
         if id(module) not in self._names:
+            if _is_of_another_program(module):
+                return type(module).__name__
             self._add_root(module)
-        return self._names[id(module)]
+        return self._names.get(id(module), type(module).__name__)
 
     def _add_root(self, root: nn.Module) -> None:
         # Of the first root, names are the usual ones.
@@ -204,9 +222,10 @@ class Tracker:
             self._names.setdefault(id(module), prefix + name if name else type(root).__name__)
         self._roots.append(root)
         # The hook for all modules is not told of keywords.
-        assert self._undo is not None
-        self._undo.callback(root.register_forward_pre_hook(_note_keywords, with_kwargs=True).remove)
+        self._at_end(root.register_forward_pre_hook(_note_keywords, with_kwargs=True).remove)
         self._note(root)
+        if self._undo is None:
+            self._forget()
 
     def _note_roots(self) -> None:
         for root in self._roots:
@@ -232,11 +251,10 @@ class Tracker:
                     note_role(buffer, Category.BUFFER, module=module)
 
     def _hook(self, parameter: Tensor) -> None:
-        assert self._undo is not None
         self._hooked.add(id(parameter))
         # When its gradient is computed, and when that has become `grad`.
-        self._undo.callback(parameter.register_hook(note_gradient).remove)
-        self._undo.callback(parameter.register_post_accumulate_grad_hook(_note_grad).remove)
+        self._at_end(parameter.register_hook(note_gradient).remove)
+        self._at_end(parameter.register_post_accumulate_grad_hook(_note_grad).remove)
 
     def _root_called(self, root: nn.Module, args: tuple[object, ...]) -> None:
         _note_inputs(args)
@@ -284,6 +302,12 @@ def _tensors_of(thing: nn.Module | Optimizer | Tensor) -> Iterator[Tensor]:
         for group in thing.param_groups:
             for tensor in group["params"]:
                 yield from plain_tensors(tensor)
+
+
+def _is_of_another_program(module: nn.Module) -> bool:
+    """Whether it has fake tensors, all of another mode. Other threads call what they like under the same hooks."""
+    fakes = [tensor for tensor in _tensors_of(module) if maybe_get_fake_mode(tensor) is not None]
+    return bool(fakes) and not any(_C.memory_follows(tensor) for tensor in fakes)
 
 
 def _is_followed(optimizer: Optimizer) -> bool:

@@ -1,5 +1,5 @@
-# Sourced by scripts/mutate and scripts/sanitize from the root of the repository. Builds the package in a directory of
-# its own, with options that no release has.
+# Sourced by scripts/mutate, scripts/sanitize and others from the root of the repository. Builds the package in a
+# directory of its own, with options that no release has.
 #
 # PYTHON_WITH_TORCH names a Python that has torch and what builds this project; without it, .venv is set up and used.
 

@@ -192,6 +192,7 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "is_absent", [](c10::Device device) { return process().device_guards.answers_for(device.type()); },
       py::arg("device"));
+  module.def("absent_devices_were_used", [] { return process().device_guards.any_for_good(); });
   module.def("device_object", wrap_pybind_function(device_object), py::arg("device"));
   module.def("common_device", wrap_pybind_function(common_device_of), py::arg("arguments"),
              py::arg("scalars_mix"), py::arg("mixes_freely"), py::arg("preferred"));

@@ -14,8 +14,10 @@ import torch
 from both_sides import on_torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.autograd.variable import Variable
 from torch.utils.checkpoint import checkpoint
 
+import fastfake
 from fastfake import FakeTensorMode
 
 # torch was built for one accelerator or none, and an engine that knows one does not take another for it.
@@ -318,3 +320,26 @@ def test_threads_of_the_devices_that_torchs_own_mode_counts_take_no_part() -> No
     device, gradient = fresh_process.call(passes_with_the_threads_of_devices_that_are_not_there)
     assert device == "cuda:0"
     assert gradient == (2 * torch.ones(3).exp()).tolist()
+
+
+def goes_backward_after_uninstalling() -> tuple[bool, str]:
+    torchs_engine = Variable._execution_engine
+    with FakeTensorMode():
+        torch.ones(3, requires_grad=True).sum().backward()
+    fastfake.uninstall()
+    is_back = Variable._execution_engine is torchs_engine
+    with FakeTensorMode():
+        start = torch.ones(3, device="cuda", requires_grad=True)
+        end = start.exp().sum()
+        gradient = torch.ones_like(end)
+    # As another thread may, just before torch looks up its engine.
+    fastfake.uninstall()
+    end.backward(gradient)
+    assert start.grad is not None
+    return is_back, str(start.grad.device)
+
+
+def test_a_pass_on_an_absent_device_may_begin_after_uninstalling() -> None:
+    torchs_engine_is_back, device = fresh_process.call(goes_backward_after_uninstalling)
+    assert torchs_engine_is_back
+    assert device == "cuda:0"

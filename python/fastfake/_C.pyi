@@ -183,6 +183,9 @@ def in_kernel_invocation() -> bool:
 def is_absent(device: torch.device) -> bool:
     """Whether torch has no device of this type, while there are modes or fake tensors on such."""
 
+def absent_devices_were_used() -> bool:
+    """Whether there was a fake tensor on any device that is not there: their guards stay for good."""
+
 def device_object(device: torch.device) -> torch.device:
     """Return the one, immortal object for a device, of which there will be fake tensors; they hold no other."""
 

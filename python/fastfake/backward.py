@@ -32,5 +32,19 @@ _ENGINE = Engine()
 
 
 def put_in_place(undos: list[Undo]) -> None:
-    """Let torch use this engine. ``undos`` gets what takes that back, unless somebody put another in place since."""
-    rebinding.attribute(Variable, "_execution_engine", _ENGINE, undos)
+    """Let torch use this engine. ``undos`` gets what takes that back, unless somebody put another in place since.
+
+    Where there were fake tensors on devices that are not there, it stays, as their device guards do: another thread may
+    be about to go backward. torch's engine would give what it has to compute to the pass that is under way, and wait
+    for ever.
+    """
+    if Variable._execution_engine is _ENGINE:
+        return
+    own_undos: list[Undo] = []
+    rebinding.attribute(Variable, "_execution_engine", _ENGINE, own_undos)
+
+    def undo() -> None:
+        if not _C.absent_devices_were_used():
+            own_undos[0]()
+
+    undos.append(undo)

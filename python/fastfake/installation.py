@@ -148,7 +148,8 @@ def _put_ours_in_place() -> None:
 def uninstall() -> None:
     """Put torch's own classes back.
 
-    Everything that `install` changed gets its old value, unless somebody assigned to it since. Modules of
+    Everything that `install` changed gets its old value, unless somebody assigned to it since, and but for autograd's
+    engine where there were fake tensors on devices that are not there: they may meet it at any time. Modules of
     torch that were imported meanwhile get torch's classes. Other modules keep what they imported meanwhile:
     it cannot be told whether they asked torch for it or fastfake.
 

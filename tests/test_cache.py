@@ -133,7 +133,7 @@ def test_a_lower_limit_takes_effect_at_once(limit: int) -> None:
         pytest.param(lambda x, n: torch.add(x[:n], 1, out=torch.empty(0)), id="not cacheable"),
     ],
 )
-@pytest.mark.parametrize("count", [3_000, pytest.param(30_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [3_000, pytest.param(30_000, marks=pytest.mark.exhaustive)])
 def test_the_entries_hold_the_memory_that_is_accounted_for_them(
     limit: int, call: Callable[[torch.Tensor, int], object], count: int
 ) -> None:

@@ -38,13 +38,4 @@ def put_in_place(undos: list[Undo]) -> None:
     be about to go backward. torch's engine would give what it has to compute to the pass that is under way, and wait
     for ever.
     """
-    if Variable._execution_engine is _ENGINE:
-        return
-    own_undos: list[Undo] = []
-    rebinding.attribute(Variable, "_execution_engine", _ENGINE, own_undos)
-
-    def undo() -> None:
-        if not _C.absent_devices_were_used():
-            own_undos[0]()
-
-    undos.append(undo)
+    rebinding.attribute(Variable, "_execution_engine", _ENGINE, undos, stays=_C.absent_devices_were_used)

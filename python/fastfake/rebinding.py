@@ -188,12 +188,14 @@ def _exchange_member(holder: set[Any], old: object, new: object) -> None:
         holder.discard(old)
 
 
-def attribute(holder: Any, name: str, new: object, undos: list[Undo]) -> None:
-    """Assign to an attribute. ``undos`` gets what takes that back, unless somebody assigned to it since."""
+def attribute(
+    holder: Any, name: str, new: object, undos: list[Undo], stays: Callable[[], bool] = lambda: False
+) -> None:
+    """Assign to an attribute. ``undos`` gets what takes that back, unless somebody assigned to it since or it stays."""
     old = getattr(holder, name)
 
     def undo() -> None:
-        if getattr(holder, name) is new:
+        if getattr(holder, name) is new and not stays():
             setattr(holder, name, old)
 
     undos.append(undo)

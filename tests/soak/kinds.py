@@ -650,7 +650,7 @@ def what_the_cache_shows() -> Iterator[Call]:
 # Modes.
 
 
-@kind()
+@kind(10_000)
 def modes_made_and_dropped() -> Iterator[Call]:
     def call(number: int) -> None:
         with fake_tensor.FakeTensorMode() as mode:

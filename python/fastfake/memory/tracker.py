@@ -306,12 +306,11 @@ def _tensors_of(thing: nn.Module | Optimizer | Tensor) -> Iterator[Tensor]:
 
 def _is_of_another_program(module: nn.Module) -> bool:
     """Whether it has fake tensors, all of another mode. Other threads call what they like under the same hooks."""
-    fakes = [tensor for tensor in _tensors_of(module) if maybe_get_fake_mode(tensor) is not None]
-    return bool(fakes) and not any(_C.memory_follows(tensor) for tensor in fakes)
+    return not _is_followed(module) and any(maybe_get_fake_mode(tensor) is not None for tensor in _tensors_of(module))
 
 
-def _is_followed(optimizer: Optimizer) -> bool:
-    return any(_C.memory_follows(tensor) for tensor in _tensors_of(optimizer))
+def _is_followed(thing: nn.Module | Optimizer) -> bool:
+    return any(_C.memory_follows(tensor) for tensor in _tensors_of(thing))
 
 
 def _note_grad(parameter: Tensor) -> None:

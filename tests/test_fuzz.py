@@ -6,14 +6,18 @@ program that fails is shrunk and printed; `python -m fuzz.replay` in tests/ runs
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from fuzz.sides import Side, difference, harm, is_torchs
 from fuzz.statements import cheating_programs, programs
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.exhaustive
 
@@ -171,3 +175,32 @@ def test_state_that_is_left_behind_is_noticed(sides: tuple[Side, Side]) -> None:
     program = ["torch.utils._python_dispatch._push_mode(Passing())"]
     told = difference(program, theirs.run(["T(0)"]), ours.run(program))
     assert told is not None and "left thread state behind" in told
+
+
+def test_an_error_while_a_tensor_is_printed_in_a_call_leaves_state_behind_with_real_tensors_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Why no program is interrupted there."""
+
+    class Printing(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            repr(args[0])
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("torch._tensor_str._str_intern", fail)
+    tensor = torch.ones(2)
+    excluded: list[str] = []
+
+    def print_in_call() -> None:
+        excluded.append(str(torch._C._dispatch_tls_local_exclude_set()))
+        with contextlib.suppress(LookupError), Printing():
+            tensor + 1
+        excluded.append(str(torch._C._dispatch_tls_local_exclude_set()))
+
+    thread = threading.Thread(target=print_in_call)  # whose state ends with it
+    thread.start()
+    thread.join()
+    before, after = excluded
+    assert before != after

@@ -7,6 +7,7 @@ import ctypes
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
@@ -23,6 +24,9 @@ _SPARED = (
     "/asyncio/base_events.py",
     "/asyncio/events.py",
 )
+# Printing keeps functorch's dispatch keys excluded for as long as its frame lives. Where an error keeps the frame alive
+# longer than the call in which it printed, all that was excluded there stays so for good: with real tensors, too.
+_SPARED_WITH_ALL_BELOW = "/torch/_tensor_str.py"
 
 
 class Interruption(BaseException):
@@ -98,8 +102,9 @@ class Interruptions:
 
     def _raise_in_thread(self, set_exception: Callable[..., int] = ctypes.pythonapi.PyThreadState_SetAsyncExc) -> bool:
         thread, exception = ctypes.c_ulong(self._thread), ctypes.py_object(Interruption)
-        # No other thread runs between the two, and the other one raises before it ends its line.
-        if self._is_in_line:
+        # The other thread, which has just begun to wait for its turn, raises where it stands; and, as no thread runs
+        # between the last two, before it ends its line.
+        if not _is_spared(sys._current_frames().get(self._thread)) and self._is_in_line:
             set_exception(thread, exception)
             return True
         return False
@@ -132,6 +137,8 @@ class Interruptions:
 
 
 def _is_spared(frame: FrameType | None) -> bool:
-    """Whether a frame is that of a context being entered or left, of the generator of one, or of an event loop."""
-    callers = (frame, frame.f_back if frame is not None else None)
-    return any(caller is not None and caller.f_code.co_filename.endswith(_SPARED) for caller in callers)
+    """Whether a frame is a context's that is entered or left, or its generator's, an event loop's, or in printing."""
+    files = [caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame)] if frame is not None else []
+    return any(file.endswith(_SPARED) for file in files[:2]) or any(
+        file.endswith(_SPARED_WITH_ALL_BELOW) for file in files
+    )

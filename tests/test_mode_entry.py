@@ -150,14 +150,20 @@ def test_leaving_a_mode_that_somebody_took_off_raises_and_restores_the_rest() ->
     assert (state_of_thread(), mode.enter_stack) == (before, [])
 
 
-def test_modes_left_in_the_order_in_which_they_were_entered_leave_none_active(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_modes_left_in_the_order_in_which_they_were_entered_leave_none_active(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What torch does: the second finds none active, and does not bring the first one back, which is done with."""
 
     def program(fakes: Any) -> object:
         first, second = fakes.FakeTensorMode(), fakes.FakeTensorMode()
         first.__enter__()
-        second.__enter__()
+        for _ in range(times):
+            second.__enter__()
         first.__exit__(None, None, None)
+        for _ in range(times - 1):
+            second.__exit__(None, None, None)
         with pytest.raises(RuntimeError, match="there wasn't one active"):
             second.__exit__(None, None, None)
         return torch._C._get_dispatch_mode(FAKE), torch._C._only_lift_cpu_tensors()

@@ -156,8 +156,9 @@ PyObject* leave(PyObject* self, PyObject* /*exception*/) {
   const ModeFlags flags;
   const auto entry = pop_entry(self);
   process().device_guards.take_back();
-  bool was_active = true;
-  if (item_is_true(entry, Activated)) {
+  const bool activated = item_is_true(entry, Activated);
+  bool was_active = false;
+  if (activated) {
     was_active = TorchDispatchModeTLS::unset_mode(TorchDispatchModeKey::FAKE).has_value();
     PyObject* replaced = PyTuple_GET_ITEM(entry.get(), Replaced);
     // Where none is active, modes are left in another order than that in which they were entered: the one
@@ -166,13 +167,13 @@ PyObject* leave(PyObject* self, PyObject* /*exception*/) {
     PyObject* claims = PyTuple_GET_ITEM(entry.get(), Claims);
     flags.give_up({item_is_true(claims, 0), item_is_true(claims, 1), item_is_true(claims, 2)});
   }
+  // What was on before belongs to the mode that was active then, and is over if that one was left meanwhile:
+  // it comes back with it, or, where this entry activated nothing, has stayed.
   PyObject* lifted_before = PyTuple_GET_ITEM(entry.get(), LiftedBefore);
-  if (lifted_before != Py_None) {
-    torch::utils::set_only_lift_cpu_tensors(lifted_before == Py_True &&
-                                            (was_active || torch::utils::only_lift_cpu_tensors()));
-  }
-  TORCH_CHECK(was_active, "Attempted to unset ", c10::impl::to_string(TorchDispatchModeKey::FAKE),
-              ", but there wasn't one active.");
+  if (lifted_before == Py_False) torch::utils::set_only_lift_cpu_tensors(false);
+  if (lifted_before == Py_True && was_active) torch::utils::set_only_lift_cpu_tensors(true);
+  TORCH_CHECK(was_active || !activated, "Attempted to unset ",
+              c10::impl::to_string(TorchDispatchModeKey::FAKE), ", but there wasn't one active.");
   Py_RETURN_NONE;
   END_HANDLE_TH_ERRORS
 }

@@ -66,6 +66,7 @@ def test_an_unknown_case_exits_with_2_and_names_it() -> None:
     assert "nosuch" in finished.stderr
 
 
+@pytest.mark.exhaustive
 def test_dispatch_has_at_least_25_cases() -> None:
     finished = run_bench("dispatch", "--list")
     assert finished.returncode == 0
@@ -130,6 +131,7 @@ def test_tables_show_the_minimum_beside_the_median_and_what_was_measured_on(
     assert "1 intra-op thread" in output
 
 
+@pytest.mark.exhaustive
 def test_worker_processes_compute_with_one_thread() -> None:
     assert run_worker("overheads_worker", "torch")["threads"] == 1
 

@@ -78,6 +78,7 @@ def test_the_log_lists_reasons_by_frequency(caplog: pytest.LogCaptureFixture) ->
     assert lines.index("constant attribute") < lines.index("inplace view")
 
 
+@pytest.mark.exhaustive
 def test_the_statistics_are_logged_once_at_exit() -> None:
     program = "import torch, fastfake\nwith fastfake.FakeTensorMode(): [torch.empty(2).sin() for _ in range(5)]\n"
     environment = os.environ | {"TORCH_LOGS": "torch._subclasses.fake_tensor"}

@@ -123,6 +123,7 @@ def test_under_another_patch_release_whose_interpreter_table_has_more_methods_to
     assert printed(program).splitlines() == [expected, A_FAKE_TENSOR, "not installed"]
 
 
+@pytest.mark.exhaustive
 def test_a_copy_of_the_table_with_the_same_methods_is_taken() -> None:
     program = EXCHANGE_TABLE.format(more=0) + f"torch.__version__ = '{OTHER_PATCH}'" + IMPORT
     assert printed(program).splitlines()[1:] == [A_FAKE_TENSOR, "installed"]

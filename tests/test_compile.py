@@ -42,6 +42,7 @@ def assert_same_but_for_storage_sizes(expected: str, actual: str) -> None:
     assert_same(describe.without_storage_sizes(expected), describe.without_storage_sizes(actual))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", programs.QUICK)
 def test_graphs_metadata_guards_and_symbols_are_those_of_torch(name: str) -> None:
     assert_same_but_for_storage_sizes(quick_texts("torch")[name], quick_texts("fastfake")[name])
@@ -61,8 +62,13 @@ def slow_text(side: str, name: str) -> str:
     return text
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", sorted(programs.PROGRAMS.keys() - {*programs.FAMILIES, *programs.CHANGED_BY_CACHE}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in programs.QUICK))
+        for name in sorted(programs.PROGRAMS.keys() - {*programs.FAMILIES, *programs.CHANGED_BY_CACHE})
+    ],
+)
 def test_all_programs_are_compiled_as_by_torch_with_storages_as_torch_computes_them(name: str) -> None:
     expected, actual = (slow_text(side, name) for side in ("torch", "fastfake"))
     assert_same_but_for_storage_sizes(expected, actual)

@@ -118,7 +118,9 @@ OTHER_WORDS = {
 knows_cuda = torch.backends.cuda.is_built()
 
 
-@pytest.mark.parametrize("before", ["", "with mode: torch.empty(2, device=device)"])
+@pytest.mark.parametrize(
+    "before", [pytest.param("", marks=pytest.mark.exhaustive), "with mode: torch.empty(2, device=device)"]
+)
 def test_a_device_without_an_index_is_the_first_outside_of_modes_too(before: str) -> None:
     program = f"""
 {INSTALL}
@@ -177,7 +179,7 @@ def torchs_answers() -> dict[tuple[str, ...], str]:
 
 @pytest.mark.parametrize(
     "prelude",
-    [IMPORT, INSTALL, pytest.param(COMPILE, marks=pytest.mark.exhaustive)],
+    [pytest.param(IMPORT, marks=pytest.mark.exhaustive), INSTALL, pytest.param(COMPILE, marks=pytest.mark.exhaustive)],
     ids=["imported", "installed", "compiled with"],
 )
 def test_programs_without_fake_tensors_on_absent_devices_get_torchs_answers(

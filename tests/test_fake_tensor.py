@@ -665,6 +665,7 @@ class TestDebugTrace:
             _ = [torch.empty(2, 3) for _ in range(2)]
         assert fastfake.FakeTensorMode.cache_hits == 1
 
+    @pytest.mark.exhaustive
     def test_the_environment_turns_it_on(self) -> None:
         program = (
             "import torch, fastfake\n"

@@ -38,6 +38,7 @@ def test_samples_have_the_results_or_the_error_that_torch_has():
     assert_all_same({described_name(info): partial(run, info) for info in SAMPLED})
 
 
+@pytest.mark.exhaustive
 def test_samples_with_symbolic_sizes_have_the_results_or_the_error_that_torch_has():
     def run(info, fakes):
         from torch.fx.experimental.symbolic_shapes import ShapeEnv

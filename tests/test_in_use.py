@@ -245,6 +245,7 @@ installing.join()
     assert run_program(program) == "0\n"
 
 
+@pytest.mark.exhaustive
 def test_a_child_forked_while_another_thread_computes_uninstalls_at_once() -> None:
     program = """
 import os, threading, time, torch, fastfake
@@ -268,6 +269,7 @@ ended.set()
     assert run_program(program) == "0\n"
 
 
+@pytest.mark.exhaustive
 def test_a_child_forked_by_a_thread_that_is_interrupted_meanwhile_uses_modes() -> None:
     program = """
 import os, signal, sys, threading, time, torch, fastfake

@@ -472,6 +472,7 @@ def test_rows_and_json_tell_all(tmp_path: Path) -> None:
     assert report["peaks"]["cpu"]["bytes"] == KIB
 
 
+@pytest.mark.exhaustive
 def test_a_disabled_fastfake_tracks_nothing_and_says_so() -> None:
     program = "import fastfake\nwith fastfake.memory.track(): pass"
     process = subprocess.run(
@@ -481,6 +482,7 @@ def test_a_disabled_fastfake_tracks_nothing_and_says_so() -> None:
     assert "FASTFAKE_DISABLE leaves everything to torch" in process.stderr
 
 
+@pytest.mark.exhaustive
 def test_the_package_offers_the_module_without_importing_it() -> None:
     program = "import sys, fastfake; assert 'fastfake.memory' not in sys.modules; print(fastfake.memory.track.__name__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -215,6 +215,7 @@ def test_a_method_that_somebody_replaced_meanwhile_stays() -> None:
         SymNode.add = torchs  # type: ignore[method-assign]
 
 
+@pytest.mark.exhaustive
 def test_an_environment_variable_leaves_torchs_methods_in_place() -> None:
     program = (
         "import fastfake; from torch.fx.experimental.sym_node import SymNode; add = SymNode.add; fastfake.install();"

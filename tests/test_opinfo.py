@@ -54,8 +54,8 @@ DIFFERENCES_SHOWN = 12
 
 OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
 
-# So many of each operator, a fifth of all; the exhaustive run takes all.
-FEWER_SAMPLES = 6
+# So many of each operator; the exhaustive run takes all.
+FEWER_SAMPLES = 4
 
 Recorded = list[tuple[Case, CallRecord]]
 AJob = TypeVar("AJob", bound="OperatorJob")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastfake
 
 WITHOUT = """
@@ -41,6 +43,7 @@ def run(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.exhaustive
 def test_modes_work_without_numpy_and_rich(tmp_path: Path) -> None:
     done = run(FAKE_TENSORS, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -44,6 +44,7 @@ def test_a_script_sees_itself_as_under_python(script: Path) -> None:
     assert done.stdout.startswith("__main__ ")
 
 
+@pytest.mark.exhaustive
 def test_a_script_elsewhere_imports_its_neighbours(script: Path) -> None:
     folder = script.parent / "folder"
     folder.mkdir()
@@ -77,7 +78,14 @@ def test_directories_and_archives_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", ["raise SystemExit", "raise SystemExit(3)", "raise SystemExit('a reason')", "import os; os._exit(7)"]
+    "ending",
+    [
+        "raise SystemExit('a reason')",
+        *(
+            pytest.param(ending, marks=pytest.mark.exhaustive)
+            for ending in ("raise SystemExit", "raise SystemExit(3)", "import os; os._exit(7)")
+        ),
+    ],
 )
 def test_the_exit_code_is_the_programs(script: Path, ending: str) -> None:
     script.write_text(f"{ending}\n")
@@ -102,6 +110,7 @@ def test_tracebacks_begin_in_the_program(script: Path) -> None:
     assert "fastfake" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_hook_of_the_program_gets_the_same_traceback(script: Path) -> None:
     hook = "import sys, traceback\nsys.excepthook = lambda *error: print(len(traceback.extract_tb(error[2])))\n"
     script.write_text(hook + FAILING)
@@ -126,6 +135,7 @@ def test_what_cannot_be_found_is_reported_as_by_python(tmp_path: Path) -> None:
     assert assert_same_as_python(["-m", "absent"], tmp_path).returncode == 1
 
 
+@pytest.mark.exhaustive
 def test_a_failing_import_of_the_module_is_the_programs_error(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import absent_module\n")
     done = execute([*OURS, "-m", "program"], tmp_path)
@@ -134,12 +144,14 @@ def test_a_failing_import_of_the_module_is_the_programs_error(tmp_path: Path) ->
     assert "fastfake" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_without_a_program_the_usage_is_shown(tmp_path: Path) -> None:
     done = execute(OURS, tmp_path)
     assert done.returncode == 2
     assert "name a script, or a module with -m" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_classes_of_the_program_can_be_pickled(script: Path) -> None:
     script.write_text("import pickle\nclass Point: pass\nprint(type(pickle.loads(pickle.dumps(Point()))) is Point)\n")
     assert assert_same_as_python(["program.py"], script.parent).stdout == "True\n"
@@ -179,6 +191,7 @@ def test_stats_come_after_a_traceback_too_and_keep_the_exit_code(script: Path) -
     assert "98 calls answered" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_when_disabled_the_program_runs_on_torchs_classes(script: Path) -> None:
     script.write_text(USES_FAKE_TENSORS)
     done = execute([*OURS, "--stats", "program.py"], script.parent, FASTFAKE_DISABLE="1")
@@ -186,6 +199,7 @@ def test_when_disabled_the_program_runs_on_torchs_classes(script: Path) -> None:
     assert "fastfake: not installed at exit: no statistics" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_an_unknown_command_is_named_with_those_there_are(tmp_path: Path) -> None:
     done = execute([sys.executable, "-m", "fastfake", "foo"], tmp_path)
     assert done.returncode == 2

@@ -180,6 +180,7 @@ def test_the_first_mode_installs() -> None:
     assert fastfake.is_installed()
 
 
+@pytest.mark.exhaustive
 def test_modules_imported_later_see_our_classes() -> None:
     run_program("""
 import fastfake, torch, sys
@@ -503,6 +504,7 @@ def test_a_mode_that_is_made_in_the_middle_of_the_first_installation_does_no_har
     run_program(MODE_AT_A_LINE.format(line=line))
 
 
+@pytest.mark.exhaustive
 def test_installing_logs_how_much_was_exchanged() -> None:
     program = """
 import logging, sys
@@ -546,6 +548,7 @@ def test_living_fake_tensors_of_torchs_class_give_one_warning_with_their_number(
     assert caught[0].filename == __file__
 
 
+@pytest.mark.exhaustive
 def test_without_fake_tensors_of_torchs_class_nothing_is_warned_of() -> None:
     run_program("""
 import torch, torch._dynamo, warnings
@@ -572,6 +575,7 @@ fastfake.uninstall()
     assert output == "fastfake: FASTFAKE_DISABLE is set: torch's own fake tensors stay in place\n"
 
 
+@pytest.mark.exhaustive
 def test_names_that_a_later_torch_adds_are_left_alone_and_logged() -> None:
     program = """
 import logging, sys

@@ -17,7 +17,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import torch._decomp
@@ -47,8 +47,19 @@ def main(side: str) -> None:
     warnings.simplefilter("ignore")
     _warm_up(world, tools)
     tools.install()
-    for line in sys.stdin:
-        print(json.dumps(_in_child(world, json.loads(line), tools)), flush=True)
+    with os.fdopen(_taken_away(sys.stdout), "w", encoding="utf-8") as answers:
+        for line in sys.stdin:
+            print(json.dumps(_in_child(world, json.loads(line), tools)), file=answers, flush=True)
+
+
+def _taken_away(stream: TextIO) -> int:
+    """Keep a stream's file for answers: what programs write there leads nowhere."""
+    stream.flush()
+    kept = os.dup(stream.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return kept
 
 
 _FIRST = (

@@ -115,6 +115,15 @@ def test_the_error_of_the_kernel_reaches_the_caller():
     assert (failure.kind, failure.text) == ("ZeroDivisionError", "zeros")
 
 
+def test_on_a_device_that_is_not_there_an_operator_that_the_cpu_lacks_is_refused_as_by_torch():
+    def run(fakes):
+        mode = fakes.FakeTensorMode()
+        image, weight = (fakes.FakeTensor(mode, torch.empty(1, 2, 3, 3, device="meta"), "cuda") for _ in range(2))
+        return torch.ops.aten.miopen_convolution(image, weight, None, [1, 1], [1, 1], [1, 1], 1, False, False)
+
+    assert "miopen" not in assert_same(run).text
+
+
 def test_a_kernel_that_runs_on_zeros_leaves_no_mode_off():
     def run(fakes):
         mode = fakes.FakeTensorMode()

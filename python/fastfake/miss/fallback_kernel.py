@@ -68,6 +68,7 @@ def run_fallback_kernel(
     """Run ``func`` on zeros of the arguments' shapes and convert what it returns.
 
     Zeros for tensors on devices that are not there are on the CPU, and so is the computation, except with sparse ones.
+    Where the CPU lacks the operator, the error is what torch says of zeros on the first such device.
 
     Args:
         fake_mode: the mode of arguments and results.
@@ -104,7 +105,13 @@ def run_fallback_kernel(
     with no_dispatch():
         real_args = [zeros_for(arg) for arg in flat_args]
         args, kwargs = pytree.tree_unflatten(real_args, args_spec)
-        results = func(*args, **kwargs)
+        try:
+            results = func(*args, **kwargs)
+        except NotImplementedError:
+            for arg in flat_args:
+                if fake_mode.is_our_fake(arg) and arg.fake_device in absent:
+                    torch.zeros_like(arg, device=arg.fake_device)
+            raise
 
     storages_of_args = {_storage_id(t) for t in real_args if isinstance(t, Tensor) and not is_sparse_any(t)}
 

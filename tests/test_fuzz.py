@@ -188,6 +188,12 @@ def test_what_torch_does_when_it_is_interrupted_at_another_place_is_no_harm(side
     assert any(is_torchs(theirs.run(alike), answer) for alike in interrupted_alike(program))
 
 
+def test_real_tensors_that_nobody_filled_have_the_same_elements(sides: tuple[Side, Side]) -> None:
+    program = ["leave()", *["note(torch.empty(40, dtype=torch.uint8).tolist())"] * 4]
+    for side in sides:
+        assert side.run(program)["outcomes"] == [[], *[[str([0] * 40)]] * 4]
+
+
 def test_what_programs_print_is_no_answer(sides: tuple[Side, Side]) -> None:
     for side in sides:
         side.run(["print('{}', flush=True)", "os.write(1, b'{}')"])

@@ -65,7 +65,7 @@ def slow_text(side: str, name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in programs.QUICK))
+        pytest.param(name, marks=[pytest.mark.exhaustive] * (name != "perceptron"))
         for name in sorted(programs.PROGRAMS.keys() - {*programs.FAMILIES, *programs.CHANGED_BY_CACHE})
     ],
 )

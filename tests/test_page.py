@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -328,10 +329,21 @@ class Page:
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 20)))"
         )
 
-    def until(self, expression: str) -> None:
+    def until(self, expression: str, seconds: float = 10) -> None:
         from selenium.webdriver.support.wait import WebDriverWait
 
-        WebDriverWait(self.browser, 10, poll_frequency=0.02).until(lambda _: self.js(f"return {expression}"))
+        WebDriverWait(self.browser, seconds, poll_frequency=0.02).until(lambda _: self.js(f"return {expression}"))
+
+    def repeat_until(self, act: Callable[[], object], expression: str) -> None:
+        """Do what a busy machine may do too slowly: two clicks far apart are none that is double."""
+        from selenium.common.exceptions import TimeoutException
+
+        for _ in range(4):
+            act()
+            with contextlib.suppress(TimeoutException):
+                self.until(expression, 2.5)
+                return
+        self.until(expression)
 
     def point(self, moment: float, height: float = 0.5) -> Any:
         """Move to a moment of the timeline: actions that can go on from there."""
@@ -517,8 +529,10 @@ def test_dragging_and_the_wheel_zoom_and_a_double_click_shows_all(page: Page) ->
     assert dragged[0] < closer[0] < closer[1] < dragged[1]
     assert page.js("return scrollY === window.scrolled")
 
-    page.point(sum(closer) / 2).double_click().perform()
-    page.until(f"document.getElementById('timeline').layout.xaxis.range[1] === {TIMELINE.moments}")
+    page.repeat_until(
+        lambda: page.point(sum(closer) / 2).double_click().perform(),
+        f"document.getElementById('timeline').layout.xaxis.range[1] === {TIMELINE.moments}",
+    )
     assert page.range() == everything
     assert page.texts(".moment") == ["at the peak", "at the peak"]
 

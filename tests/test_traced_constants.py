@@ -113,6 +113,8 @@ def test_torchs_function_is_back_after_uninstalling(uninstalled: None) -> None:
 
 
 def test_what_somebody_put_in_its_place_stays(uninstalled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch's, for the next test: what is undone last comes back.
+    monkeypatch.setattr(proxy_tensor, "unset_fake_temporarily", proxy_tensor.unset_fake_temporarily)
     fastfake.install()
     theirs = contextlib.nullcontext
     monkeypatch.setattr(proxy_tensor, "unset_fake_temporarily", theirs)

@@ -13,7 +13,7 @@ import torch
 from allocator.random_traces import SETTINGS, draw_memory, draw_operations, model
 from allocator.real_allocator import ROOM, RealAllocator, Trace
 from allocator.replay_snapshot import compare
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastfake import FakeTensorMode
@@ -641,6 +641,7 @@ def run(program: list[int], allocator: CachingAllocator, check: Callable[[dict[i
     st.sampled_from(SETTINGS).filter(lambda text: "per_process" not in text or "0.9" in text),
     st.sampled_from([None, 500 * MIB]),
 )
+@example([60 * MIB, 9 * MIB, 112 * MIB, 200 * MIB, 200 * MIB], "expandable_segments:True", 500 * MIB)
 def test_segments_are_tiled_by_blocks_and_sums_agree(program: list[int], text: str, memory: int | None) -> None:
     allocator = CachingAllocator(text, memory, context=0)
 

@@ -55,7 +55,7 @@ DIFFERENCES_SHOWN = 12
 OTHER_DTYPES = (torch.float64, torch.bfloat16, torch.complex64, torch.int64, torch.bool)
 
 # So many of each operator; the exhaustive run takes all.
-FEWER_SAMPLES = 4
+FEWER_SAMPLES = 3
 
 Recorded = list[tuple[Case, CallRecord]]
 AJob = TypeVar("AJob", bound="OperatorJob")

@@ -524,6 +524,7 @@ def test_importing_fastfake_alone_does_not_install() -> None:
     run_program("import fastfake; assert not fastfake.is_installed()")
 
 
+@pytest.mark.exhaustive
 def test_torchs_list_of_the_kernels_of_an_operator_has_ours_in_it_and_is_otherwise_torchs() -> None:
     program = """
 import torch

@@ -462,6 +462,9 @@ class CachingAllocator:
             self._drop(block)
             return None
         if not block.mapped and not self._map(block, min(block.size, size), owner):
+            if not block.is_split:
+                # A new segment, none of which the device has memory for.
+                self._drop(block)
             return None
         while block.size < size:
             following = block.next

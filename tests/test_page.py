@@ -338,11 +338,12 @@ class Page:
         """Do what a busy machine may do too slowly: two clicks far apart are none that is double."""
         from selenium.common.exceptions import TimeoutException
 
-        for _ in range(4):
+        for _ in range(3):
             act()
             with contextlib.suppress(TimeoutException):
-                self.until(expression, 2.5)
+                self.until(expression, seconds=2.5)
                 return
+        act()
         self.until(expression)
 
     def point(self, moment: float, height: float = 0.5) -> Any:

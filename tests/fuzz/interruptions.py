@@ -138,7 +138,8 @@ class Interruptions:
 
 def _is_spared(frame: FrameType | None) -> bool:
     """Whether a frame is a context's that is entered or left, or its generator's, an event loop's, or in printing."""
-    files = [caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame)] if frame is not None else []
-    return any(file.endswith(_SPARED) for file in files[:2]) or any(
-        file.endswith(_SPARED_WITH_ALL_BELOW) for file in files
-    )
+    if frame is None:
+        return False
+    files = [caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame)]
+    in_context = any(file.endswith(_SPARED) for file in files[:2])
+    return in_context or any(file.endswith(_SPARED_WITH_ALL_BELOW) for file in files)

@@ -31,7 +31,7 @@ FIRST_ADDRESS = 1 << 40
 FIRST_EXPANDABLE_ADDRESS = 1 << 50
 """Far from the addresses of other segments."""
 UNKNOWN_MEMORY = 1 << 46
-"""For how much memory an expandable segment has addresses where the device's memory is not known."""
+"""For how much memory an expandable segment has addresses, at least, where the device's memory is not known."""
 
 
 class OutOfMemory(RuntimeError):
@@ -458,13 +458,10 @@ class CachingAllocator:
         """Map memory at the lowest addresses of an expandable segment at which a block fits."""
         block = self._find_addresses(pool, size)
         if not block.is_split and block.size < size:
-            # More than a new segment has addresses for, and so more than the device has.
-            self._drop(block)
+            # More than a new segment has addresses for: torch leaves it, and its addresses, to nobody.
+            pool.remove(block)
             return None
         if not block.mapped and not self._map(block, min(block.size, size), owner):
-            if not block.is_split:
-                # A new segment, none of which the device has memory for.
-                self._drop(block)
             return None
         while block.size < size:
             following = block.next
@@ -490,11 +487,10 @@ class CachingAllocator:
                 return block
         granule = SMALL_SEGMENT if pool.is_small else self.settings.large_segment_size
         # An eighth more than the device has, as memory that is mapped elsewhere later leaves holes.
-        memory = self.memory or UNKNOWN_MEMORY
+        memory = self.memory or max(size, UNKNOWN_MEMORY)
         length = -(-(memory + memory // 8) // granule) * granule
         addresses = _AddressRange(self._next_expandable_address, length, granule)
         self._next_expandable_address += length
-        self._segments += 1
         block = _Block(addresses.start, length, pool, addresses, mapped=False)
         pool.add(block)
         return block
@@ -505,6 +501,9 @@ class CachingAllocator:
         length = -(-size // block.range.granule) * block.range.granule
         if not self._take(length):
             return False
+        if not block.is_split:
+            # The first memory of the segment. One for which the device had none keeps its addresses, as in torch.
+            self._segments += 1
         pool = block.pool
         pool.remove(block)
         address = block.address
@@ -614,14 +613,11 @@ class CachingAllocator:
             self._trace("segment_unmap", block.address, block.size, None)
         self._merge(block, block.previous)
         self._merge(block, block.next)
-        pool.add(block)
-        if not block.is_split:
-            self._drop(block)
-
-    def _drop(self, block: _Block) -> None:
-        """Give up an expandable segment in which nothing is mapped."""
-        block.pool.remove(block)
-        self._segments -= 1
+        if block.is_split:
+            pool.add(block)
+        else:
+            # Nothing of the segment is mapped any more: torch gives its addresses up.
+            self._segments -= 1
 
 
 def _expandable_size(block: _Block) -> int:

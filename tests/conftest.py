@@ -56,6 +56,13 @@ def device_guards() -> None:
 
 
 @pytest.fixture
+def no_allocator_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without settings of the caching allocator in the environment."""
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+
+
+@pytest.fixture
 def mode() -> Iterator[FakeTensorMode]:
     """An active mode on an empty cache."""
     from fastfake import FakeTensorMode

@@ -15,31 +15,23 @@ from allocator.real_allocator import ROOM, RealAllocator, Trace
 from allocator.replay_snapshot import compare
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from made_up_timelines import timeline_of
 
 from fastfake import FakeTensorMode
 from fastfake.memory import (
-    CONTEXT_BYTES,
-    Allocation,
     AllocatorSettings,
     CachingAllocator,
-    Category,
     OutOfMemory,
-    Phase,
-    Timeline,
     simulate,
     track,
 )
 from fastfake.memory.snapshot import make_snapshot
 
+pytestmark = pytest.mark.usefixtures("no_allocator_settings")
+
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
 
 
 def blocks(allocator: CachingAllocator) -> list[list[tuple[float, bool]]]:
@@ -462,95 +454,6 @@ def test_expandable_segments_run_out_later() -> None:
     assert program("expandable_segments:True") > program("")
 
 
-# Settings
-
-
-def test_settings_are_read_as_torch_reads_them() -> None:
-    found = AllocatorSettings.parse(
-        " max_split_size_mb : 64, expandable_segments:True,garbage_collection_threshold:0.75,"
-        "roundup_power2_divisions:[2:4,8:2,>:8],per_process_memory_fraction:0.5,large_segment_size_mb:30,"
-        "max_non_split_rounding_mb:40,throw_on_cudamalloc_oom:True,backend:native,pinned_num_register_threads:4,"
-        "expandable_segments_reserve_by_class:[serving:0.25],"
-    )
-    assert found == AllocatorSettings(
-        max_split_size=64 * MIB,
-        max_non_split_rounding=40 * MIB,
-        roundup_power2_divisions=(4, 4, 0, 2, *[8] * 12),
-        garbage_collection_threshold=0.75,
-        expandable_segments=True,
-        large_segment_size=30 * MIB,
-        per_process_memory_fraction=0.5,
-        throw_on_cudamalloc_oom=True,
-    )
-    assert AllocatorSettings.parse("") == AllocatorSettings()
-    assert AllocatorSettings().max_split_size == sys.maxsize
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("max_split_size:64", "Unrecognized key 'max_split_size' in CUDA allocator config."),
-        ("max_split_size_mb:64,,expandable_segments:True", "Unrecognized key ',' in CUDA allocator config."),
-        ("max_split_size_mb:19", "CachingAllocator option max_split_size_mb too small, must be >= 20"),
-        (
-            "max_split_size_mb:30,large_segment_size_mb:40",
-            "CachingAllocator option max_split_size_mb too small, must be >= 40",
-        ),
-        ("max_non_split_rounding_mb:1", "CachingAllocator option max_non_split_rounding_mb too small, must be >= 20"),
-        ("large_segment_size_mb:10", "CachingAllocator option large_segment_size_mb must be > 10 MB"),
-        ("garbage_collection_threshold:1", "garbage_collect_threshold is invalid, set it in (0.0, 1.0)"),
-        ("per_process_memory_fraction:1.5", "per_process_memory_fraction is invalid, set it in [0.0, 1.0]"),
-        ("roundup_power2_divisions:3", "For roundups, the divisions has to be power of 2"),
-        (
-            "roundup_power2_divisions:[4:3]",
-            "For roundups, the divisions has to be power of 2 or 0 to disable roundup",
-        ),
-        ("roundup_power2_divisions:[3:4]", "For roundups, the intervals have to be power of 2"),
-        (
-            "roundup_power2_divisions:[4]",
-            "roundup_power2_divisions has '4' where a size and its divisions are expected",
-        ),
-        ("roundup_power2_divisions:[4:2", "the allocator's settings 'roundup_power2_divisions:[4:2' end too early"),
-        ("expandable_segments:true", "Expected 'True' or 'False' at index 2 in ConfigTokenizer but got 'true'"),
-        (
-            "max_split_size_mb:64,expandable_segments:1",
-            "Expected 'True' or 'False' at index 6 in ConfigTokenizer but got '1'",
-        ),
-        ("backend:malloc", "Unknown allocator backend, options are native and cudaMallocAsync"),
-        ("max_split_size_mb=64", "Unrecognized key 'max_split_size_mb=64' in CUDA allocator config."),
-        ("max_split_size_mb", "the allocator's settings 'max_split_size_mb' end too early"),
-        ("max_split_size_mb,64", "the allocator's settings have ',' where ':' is expected"),
-        ("max_split_size_mb:64:32", "the allocator's settings have ':' where ',' is expected"),
-        ("max_split_size_mb:many", "max_split_size_mb has to be a whole number, not 'many'"),
-        ("max_split_size_mb:[64]", "max_split_size_mb has to be one value, not a list"),
-        ("garbage_collection_threshold:half", "garbage_collection_threshold has to be a number, not 'half'"),
-    ],
-)
-def test_settings_that_are_not_possible_are_one_clear_line(text: str, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        AllocatorSettings.parse(text)
-    assert str(caught.value) == message
-
-
-def test_there_is_no_model_of_the_other_backend() -> None:
-    with pytest.raises(NotImplementedError, match="no model of the cudaMallocAsync backend"):
-        CachingAllocator("backend:cudaMallocAsync")
-
-
-def test_the_older_variable_comes_first_as_in_torch() -> None:
-    both = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
-    assert AllocatorSettings.from_environment(both) == AllocatorSettings(max_split_size=64 * MIB)
-    del both["PYTORCH_CUDA_ALLOC_CONF"]
-    assert AllocatorSettings.from_environment(both) == AllocatorSettings(expandable_segments=True)
-    assert AllocatorSettings.from_environment({}) == AllocatorSettings()
-
-
-def test_the_environment_says_how_the_allocator_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "large_segment_size_mb:30")
-    assert simulate(timeline_of((5 * MIB, 0, None))).peak_reserved == 30 * MIB
-    assert simulate(timeline_of((5 * MIB, 0, None)), settings="").peak_reserved == 20 * MIB
-
-
 # Beside torch's own allocator
 
 
@@ -740,71 +643,3 @@ def test_the_trace_adds_up(program: list[int]) -> None:
     held = run(program, allocator, lambda _: None)
     assert requested == held
     assert reserved == allocator.reserved
-
-
-# Timelines
-
-
-def timeline_of(*lives: tuple[int, int, int | None], device: str = "cuda:0") -> Timeline:
-    """Make allocations of so many bytes from one moment to another."""
-    return Timeline(
-        [
-            Allocation(
-                number, device, -(-size // 512) * 512, size, born, died, "aten::empty", "", "", Phase.FORWARD,
-                Category.TEMPORARY, 0,
-            )
-            for number, (size, born, died) in enumerate(lives)
-        ],
-        1 + max(max(born, died or 0) for _, born, died in lives),
-    )  # fmt: skip
-
-
-PROGRAM = timeline_of((30 * MIB, 0, 3), (5 * MIB, 1, None), (0, 2, 4), (40 * MIB, 5, 7), (100, 6, None))
-
-
-def test_a_timeline_gives_the_curve_of_what_is_reserved() -> None:
-    found = simulate(PROGRAM)
-    assert found.fits
-    assert found.curve == (
-        (0, 30 * MIB, 30 * MIB),
-        (1, 35 * MIB, 50 * MIB),
-        (2, 35 * MIB, 50 * MIB),
-        (3, 5 * MIB, 50 * MIB),
-        (4, 5 * MIB, 50 * MIB),
-        (5, 45 * MIB, 90 * MIB),
-        (6, 45 * MIB + 512, 92 * MIB),
-        (7, 5 * MIB + 512, 92 * MIB),
-    )
-    assert (found.peak_allocated, found.peak_reserved, found.peak_moment) == (45 * MIB + 512, 92 * MIB, 6)
-    assert (found.device, found.at_peak.segments, found.at_peak.unused) == ("cuda:0", 4, 47 * MIB - 512)
-    assert found.peak_allocated == PROGRAM.peak().bytes
-
-
-def test_a_program_runs_out_at_a_moment_with_an_allocation() -> None:
-    found = simulate(PROGRAM, memory=59 * MIB + CONTEXT_BYTES)
-    assert not found.fits
-    error = found.out_of_memory
-    assert error is not None
-    assert (error.moment, error.allocation) == (5, PROGRAM.allocations[3])
-    # The 30 MiB that were free are given back, which is not enough.
-    assert found.curve[-1] == (5, 5 * MIB, 20 * MIB)
-    assert (error.free, found.peak_reserved, found.peak_moment, found.retries) == (39 * MIB, 50 * MIB, 1, 1)
-
-
-def test_what_fits_once_something_is_given_back_is_a_retry() -> None:
-    found = simulate(PROGRAM, memory=70 * MIB, context=0)
-    assert (found.fits, found.retries, found.peak_reserved) == (True, 1, 62 * MIB)
-
-
-def test_the_cuda_device_with_the_highest_peak_is_meant() -> None:
-    first = timeline_of((30 * MIB, 0, None), device="cuda:1").allocations
-    second = timeline_of((40 * MIB, 1, None), device="cuda:3").allocations
-    third = timeline_of((50 * MIB, 2, None), device="cpu").allocations
-    timeline = Timeline([*first, *second, *third], 3)
-    assert simulate(timeline).device == "cuda:3"
-    assert simulate(timeline, "cuda:1").peak_reserved == 30 * MIB
-    assert simulate(timeline, "cuda").peak_reserved == 0
-    with pytest.raises(ValueError, match="the allocator is that of CUDA devices, not of cpu"):
-        simulate(timeline, "cpu")
-    with pytest.raises(ValueError, match="nothing was allocated on a CUDA device"):
-        simulate(Timeline(third, 3))

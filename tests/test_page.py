@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from training_timelines import training_timeline
+from made_up_timelines import training_timeline
 
 import fastfake.memory
 from fastfake.memory import Allocation, Category, Phase, Timeline

@@ -24,6 +24,8 @@ from fastfake import FakeTensorMode
 from fastfake.memory import Allocation, Category, Phase, Timeline, simulate, track, write_snapshot
 from fastfake.memory.snapshot import make_snapshot
 
+pytestmark = pytest.mark.usefixtures("no_allocator_settings")
+
 MIB = 1 << 20
 
 
@@ -55,12 +57,6 @@ PROGRAM = Timeline(
     ],
     7,
 )
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import fastfake
 if not hasattr(fastfake, "_C"):
     raise ImportError("fastfake.memory needs native code, which this fastfake has none of for the torch that runs")
 
-from .allocator import CONTEXT_BYTES, CachingAllocator, Fragmentation, OutOfMemory, Simulation, simulate
+from .allocator import CONTEXT_BYTES, CachingAllocator, Fragmentation, OutOfMemory
 from .allocator_settings import AllocatorSettings
+from .simulation import Simulation, simulate
 from .snapshot import write_snapshot
 from .timeline import Allocation, Category, Phase, Timeline, Usage
 from .tracker import Tracker, track

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .allocator import Simulation, simulate
 from .checkpointing import Checkpointing
 from .counts import Counts, count
 from .errors import MemoryCommandError
 from .fit import MOST_SAMPLES, Attempt, largest_batch
+from .simulation import Simulation, simulate
 from .timeline import Timeline
 from .tracker import track
 from .training import Training

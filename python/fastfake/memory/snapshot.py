@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .allocator import CONTEXT_BYTES, CachingAllocator, OutOfMemory, Segment, SegmentBlock, cuda_device, replay
+from .allocator import CONTEXT_BYTES, CachingAllocator, OutOfMemory, Segment, SegmentBlock
 from .allocator_settings import AllocatorSettings
+from .simulation import cuda_device, replay
 from .timeline import Allocation, Timeline
 
 __all__ = ["make_snapshot", "write_snapshot"]

@@ -1,4 +1,4 @@
-"""Timelines of training steps that were made up: as large as one asks for, and known to the byte."""
+"""Timelines that were made up: a few allocations, or training steps as large as one asks for, known to the byte."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fastfake.memory import Allocation, Category, Phase, Timeline
 
-__all__ = ["training_timeline"]
+__all__ = ["timeline_of", "training_timeline"]
 
 LINEAR = {
     "self_attn.q_proj": (1.0, 1.0),
@@ -21,6 +21,20 @@ LINEAR = {
 NORMS = ("input_layernorm", "post_attention_layernorm")
 SCRIPT, MODEL = "/home/someone/work/train.py", "/home/someone/work/models/llama.py"
 STEP = f"{SCRIPT}:44 in main"
+
+
+def timeline_of(*lives: tuple[int, int, int | None], device: str = "cuda:0") -> Timeline:
+    """Make allocations of so many bytes from one moment to another."""
+    return Timeline(
+        [
+            Allocation(
+                number, device, -(-size // 512) * 512, size, born, died, "aten::empty", "", "", Phase.FORWARD,
+                Category.TEMPORARY, 0,
+            )
+            for number, (size, born, died) in enumerate(lives)
+        ],
+        1 + max(max(born, died or 0) for _, born, died in lives),
+    )  # fmt: skip
 
 
 def training_timeline(

@@ -7,12 +7,19 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import torch
     from opinfo.torch_records import TorchRecords
 
     from fastfake import FakeTensorMode
+
+# The same examples in each run, so that a failure is of the change that it is seen with; others are drawn with
+# --hypothesis-profile=random. No deadline, for this runs on busy machines.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -561,7 +561,7 @@ def run(program: list[int], allocator: CachingAllocator, check: Callable[[dict[i
     return held
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     PROGRAMS,
     st.sampled_from(SETTINGS).filter(lambda text: "per_process" not in text or "0.9" in text),
@@ -610,7 +610,7 @@ def test_segments_are_tiled_by_blocks_and_sums_agree(program: list[int], text: s
     assert allocator.fragmentation().segments == 0
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(PROGRAMS, st.sampled_from(["", "max_split_size_mb:20", "roundup_power2_divisions:4"]))
 def test_a_device_with_as_much_as_is_reserved_is_as_good_as_any(program: list[int], text: str) -> None:
     unlimited = CachingAllocator(text)
@@ -621,7 +621,7 @@ def test_a_device_with_as_much_as_is_reserved_is_as_good_as_any(program: list[in
     assert (enough.reserved, enough.at_peak) == (unlimited.reserved, unlimited.at_peak)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(PROGRAMS)
 def test_the_trace_adds_up(program: list[int]) -> None:
     allocated = reserved = 0

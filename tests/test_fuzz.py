@@ -32,7 +32,6 @@ def sides() -> Iterator[tuple[Side, Side]]:
 
 as_many = settings(
     max_examples=int(os.environ.get("FUZZ_PROGRAMS", "100")),
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -152,7 +152,7 @@ def program(mode: Any) -> None:
             x.detach()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(actions, min_size=1, max_size=25), st.booleans())
 def test_any_sequence_of_calls_with_any_arguments_ends_in_errors_at_worst(
     calls: list[Callable[[], object]], in_a_thread: bool

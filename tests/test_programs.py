@@ -1114,4 +1114,4 @@ def compare_with_eager(steps: list[Instruction]) -> None:
 def test_random_programs_have_the_metadata_and_aliases_of_the_eager_run(examples: int) -> None:
     # Exchanged once for all examples, since that takes longer than an example.
     with ours():
-        settings(max_examples=examples, deadline=None)(given(RANDOM_PROGRAMS)(compare_with_eager))()
+        settings(max_examples=examples)(given(RANDOM_PROGRAMS)(compare_with_eager))()

@@ -298,7 +298,7 @@ def test_torchs_tool_leaves_out_what_was_freed(path: pathlib.Path) -> None:
 # What always holds
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(1, 60 * MIB), st.integers(0, 20)), min_size=1, max_size=40),
     st.sampled_from(["", "expandable_segments:True", "max_split_size_mb:20"]),

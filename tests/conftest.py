@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from fastfake import FakeTensorMode
 
-# The same examples in each run, so that a failure is of the change that it is seen with; others are drawn with
-# --hypothesis-profile=random. No deadline, for this runs on busy machines.
+# The same examples in each run, so that a failure comes of the change that it is seen with; others are drawn with
+# --hypothesis-profile=random. No deadline, since machines are busy.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
 settings.load_profile("repeatable")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fastfake.memory import Allocation, Category, Phase, Timeline
 
-__all__ = ["timeline_of", "training_timeline"]
+__all__ = ["allocation", "timeline_of", "training_timeline"]
 
 LINEAR = {
     "self_attn.q_proj": (1.0, 1.0),
@@ -23,18 +23,31 @@ SCRIPT, MODEL = "/home/someone/work/train.py", "/home/someone/work/models/llama.
 STEP = f"{SCRIPT}:44 in main"
 
 
+def allocation(
+    number: int,
+    size: int,
+    born: int,
+    died: int | None = None,
+    *,
+    device: str = "cuda:0",
+    operator: str = "aten::mm",
+    module: str = "layers.0",
+    line: str = "/home/me/train.py:12 in forward",
+    phase: Phase = Phase.FORWARD,
+    category: Category = Category.ACTIVATION,
+    step: int = 0,
+) -> Allocation:
+    """Make an allocation of so many bytes from one moment to another."""
+    rounded = -(-size // 512) * 512
+    return Allocation(number, device, rounded, size, born, died, operator, module, line, phase, category, step)
+
+
 def timeline_of(*lives: tuple[int, int, int | None], device: str = "cuda:0") -> Timeline:
     """Make allocations of so many bytes from one moment to another."""
     return Timeline(
-        [
-            Allocation(
-                number, device, -(-size // 512) * 512, size, born, died, "aten::empty", "", "", Phase.FORWARD,
-                Category.TEMPORARY, 0,
-            )
-            for number, (size, born, died) in enumerate(lives)
-        ],
+        [allocation(number, *life, device=device) for number, life in enumerate(lives)],
         1 + max(max(born, died or 0) for _, born, died in lives),
-    )  # fmt: skip
+    )
 
 
 def training_timeline(
@@ -83,24 +96,15 @@ class Training:
 
     def make(self, size: float, operator: str, module: str, line: str, category: Category) -> int:
         """Note down a birth and give the allocation's number."""
+        number = len(self.allocations)
         self.allocations.append(
-            Allocation(
-                number=len(self.allocations),
-                device="cuda:0",
-                bytes=(int(size) + 511) // 512 * 512,
-                size=int(size),
-                born=self.moment,
-                died=None,
-                operator=operator,
-                module=module,
-                line=line,
-                phase=self.phase,
-                category=category,
-                step=self.step,
+            allocation(
+                number, int(size), self.moment, operator=operator, module=module, line=line, phase=self.phase,
+                category=category, step=self.step,
             )
-        )
+        )  # fmt: skip
         self.moment += 1
-        return len(self.allocations) - 1
+        return number
 
     def give_back(self, number: int) -> None:
         self.allocations[number] = replace(self.allocations[number], died=self.moment)

@@ -18,33 +18,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_timelines import allocation
 from torch.cuda import _memory_viz
 
 from fastfake import FakeTensorMode
-from fastfake.memory import Allocation, Category, Phase, Timeline, simulate, track, write_snapshot
+from fastfake.memory import Category, Timeline, simulate, track, write_snapshot
 from fastfake.memory.snapshot import make_snapshot
 
 pytestmark = pytest.mark.usefixtures("no_allocator_settings")
 
 MIB = 1 << 20
-
-
-def allocation(
-    number: int,
-    size: int,
-    born: int,
-    died: int | None = None,
-    *,
-    device: str = "cuda:0",
-    operator: str = "aten::mm",
-    module: str = "layers.0",
-    line: str = "/home/me/train.py:12 in forward",
-    category: Category = Category.ACTIVATION,
-) -> Allocation:
-    rounded = -(-size // 512) * 512
-    return Allocation(
-        number, device, rounded, size, born, died, operator, module, line, Phase.FORWARD, category, 0
-    )  # fmt: skip
 
 
 PROGRAM = Timeline(

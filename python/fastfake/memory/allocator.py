@@ -460,6 +460,7 @@ class CachingAllocator:
             pool.remove(block)
             return None
         if not block.mapped and not self._map(block, min(block.size, size), owner):
+            # torch keeps the addresses, even those of a new segment, for a later request.
             return None
         while block.size < size:
             following = block.next
@@ -500,7 +501,7 @@ class CachingAllocator:
         if not self._take(length):
             return False
         if not block.is_split:
-            # The first memory of the segment. One for which the device had none keeps its addresses, as in torch.
+            # The first memory of the segment.
             self._segments += 1
         pool = block.pool
         pool.remove(block)
